@@ -1,0 +1,1 @@
+"""The device's mind: desired state in, containers, state and telemetry out."""

@@ -1,0 +1,1 @@
+"""Decides and acts: one thread owns all state."""

@@ -1,0 +1,247 @@
+"""What the engine needs from the world, as contracts; `edge.agent.adapters` and the tests' fakes fulfil them.
+
+Only what this project does not control is behind a port: the container engine, the host and its clocks.
+(The broker's port is `edge.mqtt.broker`; SQLite is ours and is used directly.)
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from edge.model.container_spec import ContainerSpec, VolumeSpec
+
+
+class EngineStatus(StrEnum):
+    """A container as the engine sees it, reduced to what decides anything."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    GONE_WRONG = "gone-wrong"
+    """Half made or half removed (Podman's `unknown`, `removing`, `improper`): remove and make it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundContainer:
+    """One container that carries our labels, found again in the engine.
+
+    Attributes:
+        runtime_id: The engine's id, 64 hexadecimal digits.
+        labels: All its labels, ours among them.
+        status: What it does now.
+        pid: The process id of its first process while it runs, else 0.
+        exit_code: Of the last run; None before the first exit.
+        oom_killed: The last run ended for want of memory.
+        started_at: RFC 3339 with zone, of the last start; empty before.
+        finished_at: RFC 3339 with zone, of the last exit; empty before.
+        image_id: The image's config digest in hexadecimal, without `sha256:`.
+    """
+
+    runtime_id: str
+    name: str
+    labels: dict[str, str]
+    status: EngineStatus
+    pid: int = 0
+    exit_code: int | None = None
+    oom_killed: bool = False
+    started_at: str = ""
+    finished_at: str = ""
+    image_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in the local store.
+
+    Attributes:
+        image_id: The config digest in hexadecimal, without `sha256:`; containers are created from it, so that a
+            later pull of the same tag cannot change them.
+        digest: The manifest digest the image was pulled by, `sha256:…`; empty when the store knows none.
+        architecture: As OCI names it (`amd64`, `arm64`).
+    """
+
+    image_id: str
+    digest: str
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line a container wrote.
+
+    Attributes:
+        time: RFC 3339 with zone, as the engine recorded it.
+        stream: `stdout` or `stderr`.
+        text: Without the newline; bytes that are not UTF-8 are replaced.
+    """
+
+    time: str
+    stream: str
+    text: str
+
+
+class ContainerEngine(Protocol):
+    """Podman, or something that behaves like it.
+
+    Every call may be made from any thread, and made again after it failed: what is already so is success.
+    Every call may raise `EngineUnavailableError` (nobody answered; nothing is known about what was done) and
+    `EngineError` (it was refused).
+    """
+
+    def version(self) -> str:
+        """Return the engine's version, `4.3.1`."""
+        ...
+
+    def pull(self, reference: str, architecture: str) -> Image:
+        """Fetch an image and return it; an image that is there already by that very digest is not fetched again.
+
+        Raises:
+            ImagePullError: The registry answered and there is no such image, or not for us.
+            RegistryUnavailableError: The registry did not answer.
+        """
+        ...
+
+    def image(self, reference: str) -> Image | None:
+        """Return the image the local store has under `reference`, or None. Asks no registry."""
+        ...
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Make a container and return its runtime id; it does not run yet. Missing bind sources are created.
+
+        Raises:
+            NameInUseError: A container of `spec.name` is there already.
+            NoSuchImageError: `spec.image_id` is not in the local store.
+        """
+        ...
+
+    def start(self, runtime_id: str) -> FoundContainer:
+        """Start a created or exited container and return it as it is right after; a running one is left alone.
+
+        Raises:
+            PortInUseError: A host port is taken.
+            NoSuchContainerError: It is not there.
+        """
+        ...
+
+    def stop(self, runtime_id: str, timeout_seconds: int) -> None:
+        """Send the stop signal, wait, then kill. A container that does not run, or is gone, is success."""
+        ...
+
+    def remove(self, runtime_id: str) -> None:
+        """Remove a container, running or not, with its anonymous volumes. One that is gone is success."""
+        ...
+
+    def inspect(self, runtime_id: str) -> FoundContainer | None:
+        """Return the container, or None when it is gone."""
+        ...
+
+    def find(self, name: str) -> FoundContainer | None:
+        """Return the container of that name, or None."""
+        ...
+
+    def list_labelled(self, label: str, value: str) -> tuple[FoundContainer, ...]:
+        """Return all containers, running or not, that carry `label=value`."""
+        ...
+
+    def create_volume(self, spec: VolumeSpec) -> None:
+        """Make a named volume; one of that name is left as it is."""
+        ...
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a named volume. One that is gone is success."""
+        ...
+
+    def logs(self, runtime_id: str, *, tail: int | None, follow: bool, since: str = "") -> Iterator[LogLine]:
+        """Yield what the container wrote, oldest first; with `follow`, go on until it stops.
+
+        Closing the iterator frees the connection, from any thread, also while it waits.
+
+        Args:
+            runtime_id: Whose log.
+            tail: Only the last so many lines; None for all.
+            follow: Wait for more.
+            since: RFC 3339; only lines from then on. Empty for all.
+
+        Raises:
+            EngineError: The log cannot be read back (`none` was its driver).
+        """
+        ...
+
+    def watch_exit(self, container: FoundContainer, exited: Callable[[str], None]) -> None:
+        """Call `exited(runtime_id)` once, from another thread, when the container's process is gone.
+
+        Works without the engine's service being alive. A container that is not running any more is reported at once.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        ...
+
+
+class Clock(Protocol):
+    """Two clocks: one that may be wrong, one that only counts."""
+
+    def now(self) -> str:
+        """Return the wall clock as RFC 3339 in UTC with milliseconds: `2026-11-23T12:00:00.000Z`. It may be wrong."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary start; never goes back, stops at a reboot."""
+        ...
+
+    def is_synchronized(self) -> bool:
+        """Say whether the wall clock is known good (NTP, or an RTC that was set)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a device is, told once in its `birth`.
+
+    Attributes:
+        boot_id: The kernel's, new at each boot.
+        architecture: `X86_64` or `ARM64`, in ECS's words.
+        cpu_units: 1024 for each core.
+        memory_mib: In MiB.
+        memory_limits: Whether the kernel enforces memory limits (off by default on Raspberry Pi OS).
+    """
+
+    boot_id: str
+    architecture: str
+    cpu_units: int
+    memory_mib: int
+    kernel: str
+    os_name: str
+    memory_limits: bool
+
+
+class Host(Protocol):
+    """The machine: facts, task-level limits, ports."""
+
+    def facts(self) -> HostFacts:
+        """Return what the device is."""
+        ...
+
+    def limit_task(self, task_id: str, *, cpu_units: int | None, memory_mib: int | None) -> str:
+        """Make the task's cgroup with these limits and return the parent the engine must put containers under.
+
+        Returns an empty string when the task has no limits of its own. Calling it again is harmless.
+
+        Raises:
+            EngineError: The kernel refuses the limit.
+        """
+        ...
+
+    def release_task(self, task_id: str) -> None:
+        """Remove the task's cgroup, if it has one and it is empty."""
+        ...
+
+    def ports_in_use(self, protocol: str) -> frozenset[int]:
+        """Return the host's listening (TCP) or bound (UDP) ports, `protocol` being `tcp` or `udp`."""
+        ...
+
+    def dynamic_port_range(self) -> range:
+        """Return the kernel's `ip_local_port_range`, from which dynamic host ports are chosen."""
+        ...

@@ -1,0 +1,1 @@
+"""The operator's side: devices, keys, task definitions, assignments."""

@@ -1,0 +1,1 @@
+"""The MQTT broker, seen from agent and fleet."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from edge.errors import BrokerError, BrokerUnavailableError
 from edge.mqtt.broker import BrokerSettings
-from edge.mqtt.wire import tune
+from edge.mqtt.wire import acknowledge_at_once, tune
 
 Wait = Callable[[int, int, float], None]
 """Wait until a file descriptor is ready for these poll events, at most until a monotonic time (TimeoutError)."""
@@ -108,6 +108,7 @@ def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, deadline
                 secure.do_handshake()
             except ssl.SSLWantReadError:
                 wait(secure.fileno(), select.POLLIN, deadline)
+                acknowledge_at_once(secure)
             except ssl.SSLWantWriteError:
                 wait(secure.fileno(), select.POLLOUT, deadline)
             else:

@@ -125,17 +125,16 @@ class PahoBroker:
             with suppress(BlockingIOError):
                 os.write(self._waker, b"\0")
 
-    @property
-    def _stopping(self) -> bool:
+    def _is_stopping(self) -> bool:
         return self._stop_by is not None
 
     # ---- the thread
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self._is_stopping():
                 ended = self._connect_and_serve()
-                if self._stopping:
+                if self._is_stopping():
                     return
                 delay = self._backoff.next_delay()
                 self._emit(Disconnected(ended.reason, ended.refused, delay))
@@ -157,8 +156,7 @@ class PahoBroker:
             return Ended(str(error), refused=not isinstance(error, BrokerUnavailableError))
         except _StoppedError:
             raise
-        except Exception as error:
-            # Whatever it is, a device that gives up connecting is lost: try again, and let the log tell.
+        except Exception as error:  # noqa: BLE001 -- a device that gives up connecting is lost: log it and try again
             _log.exception("the connection to the broker failed")
             return Ended(f"{type(error).__name__}: {error}")
         finally:
@@ -240,14 +238,14 @@ class PahoBroker:
 
     def _wait(self, descriptor: int, events: int, deadline: float) -> None:
         while not self._poll(descriptor, events, deadline):
-            if self._stopping:
+            if self._is_stopping():
                 raise _StoppedError
             if time.monotonic() >= deadline:
                 raise TimeoutError
 
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not self._stopping and time.monotonic() < deadline:
+        while not self._is_stopping() and time.monotonic() < deadline:
             self._poll(-1, 0, deadline)
 
     def _emit(self, event: BrokerEvent) -> None:

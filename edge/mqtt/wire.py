@@ -22,10 +22,11 @@ def tune(sock: socket.socket) -> None:
     Nagle's algorithm at one end and delayed acknowledgements at the other cost 40 ms in each QoS 1 exchange.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _acknowledge_at_once(sock)
+    acknowledge_at_once(sock)
 
 
-def _acknowledge_at_once(sock: socket.socket) -> None:
+def acknowledge_at_once(sock: socket.socket) -> None:
+    """Send the TCP acknowledgement of what was just read without delay."""
     # Linux forgets TCP_QUICKACK by itself, so it is set again after each read (see tcp(7)).
     if _QUICKACK is not None:
         sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
@@ -71,7 +72,7 @@ class Wire:
     def _fill(self) -> bytes:
         try:
             data = self._sock.recv(_CHUNK)
-            _acknowledge_at_once(self._sock)
+            acknowledge_at_once(self._sock)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError) as error:
             raise BlockingIOError from error
         except OSError as error:

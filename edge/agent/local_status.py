@@ -68,7 +68,5 @@ def _stored(config: AgentConfig) -> tuple[int, str, list[dict[str, Any]]]:
             records = connection.execute("SELECT record FROM task ORDER BY task_id").fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"cannot read {config.database}: {error}", hint="Ask as root.") from error
-    tasks = [
-        describe_task(task_from_json(json.loads(record)), config.cluster, config.device) for (record,) in records
-    ]
+    tasks = [describe_task(task_from_json(json.loads(record)), config.cluster, config.device) for (record,) in records]
     return int(meta.get("revision", b"0")), bytes(meta.get("outcome", b"")).decode(), tasks

@@ -172,7 +172,7 @@ def _problem(key: _Key, value: Any) -> str:
         return f"must be {_KIND_NAMES[key.kind]}, not {value!r}"
     if isinstance(value, int) and not isinstance(value, bool) and not key.least <= value <= key.most:
         return f"must be {key.least}" if key.least == key.most else f"must be from {key.least} to {key.most}"
-    if key.pattern and not re.fullmatch(key.pattern, value):
+    if key.pattern and not re.fullmatch(key.pattern, str(value)):
         return f"{value!r} is not allowed here (it must match {key.pattern})"
     if key.choices and value not in key.choices:
         return f"must be one of {', '.join(key.choices)}"

@@ -4,6 +4,7 @@ A worker never touches the engine's state: it is given values, and puts a past-t
 """
 
 import logging
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -26,9 +27,11 @@ from edge.agent.engine.workers import Workers
 from edge.errors import EdgeError, EngineError
 from edge.model.container_spec import LABEL_DEVICE
 from edge.model.documents import CommandStatus
+from edge.model.host_ports import assign_ports
 from edge.model.plan import FetchImage, Step
 from edge.model.task import HostPort, Task
 from edge.model.task_definition import TaskDefinition, parse_task_definition
+from edge.model.task_definition_rules import RESERVED_PORTS
 from edge.model.topics import Topics
 
 _log = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ class WorkerHands:
         self._identity = identity
         self._streams = streams
         self._put = inbox
+        self._random = random.Random()  # noqa: S311 - a port is no secret
         self._runner = StepRunner(engine, host, identity)
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
@@ -133,7 +137,19 @@ class WorkerHands:
     def choose_ports(self, task: Task, name: str, taken: frozenset[tuple[str, int]]) -> tuple[HostPort, ...]:
         """Decide a container's host ports."""
         definition = parsed(task)
-        raise NotImplementedError
+        wanted = [(m.container_port, m.protocol, m.host_port) for m in definition.container(name).port_mappings]
+        if not wanted:
+            return ()
+        if definition.network_mode == "host":
+            return tuple(HostPort(inside, inside, protocol) for inside, protocol, _ in wanted)
+        listening = {(p, port) for p in {p for _, p, _ in wanted} for port in self._host.ports_in_use(p)}
+        return assign_ports(
+            wanted,
+            kept=task.container(name).ports,
+            taken=taken | listening | {("tcp", port) for port in RESERVED_PORTS},
+            ports=self._host.dynamic_port_range(),
+            source=self._random,
+        )
 
     def _exited(self, runtime_id: str) -> None:
         self._put(ContainerExited(runtime_id))

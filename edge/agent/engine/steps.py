@@ -8,7 +8,13 @@ from edge.agent.engine.events import StepOutcome
 from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image
 from edge.errors import EngineError, NameInUseError, NoSuchContainerError
 from edge.model.container_spec import LABEL_DEFINITION_DIGEST, ContainerSpec
-from edge.model.container_spec_builder import SpecContext, build_container_spec, container_name_for, volume_specs
+from edge.model.container_spec_builder import (
+    SpecContext,
+    build_container_spec,
+    container_name_for,
+    task_volume_names,
+    volume_specs,
+)
 from edge.model.plan import (
     CreateContainer,
     FetchImage,
@@ -72,9 +78,8 @@ class StepRunner:
                     self._engine.remove(found.runtime_id)
                 return None
             case ReleaseTask():
-                for volume in volume_specs(definition, task.task_id):
-                    if volume.task_scoped:
-                        self._engine.remove_volume(volume.name)
+                for name in task_volume_names(definition, task.task_id):
+                    self._engine.remove_volume(name)
                 self._host.release_task(task.task_id)
                 return None
             case _:
@@ -152,7 +157,6 @@ class StepRunner:
             ports=tuple((p.container_port, p.protocol, p.host_port) for p in container.ports),
             runtime_ids={c.name: c.runtime_id for c in task.containers if c.runtime_id},
             cgroup_parent=self._limit(task, definition),
-            allow_privileged=self._identity.allow_privileged,
         )
         return build_container_spec(definition, name, context)
 

@@ -237,9 +237,12 @@ class PahoBroker:
         return ready.get(descriptor, 0)
 
     def _wait(self, descriptor: int, events: int, deadline: float) -> None:
-        while not self._poll(descriptor, events, deadline):
+        while True:
+            # Looked at before each sleep: an earlier one may have taken the wake-up.
             if self._is_stopping():
                 raise _StoppedError
+            if self._poll(descriptor, events, deadline):
+                return
             if time.monotonic() >= deadline:
                 raise TimeoutError
 

@@ -223,7 +223,8 @@ class Script:
         self.port: int = self._listener.getsockname()[1]
         self._answers = answers
         self.received = bytearray()
-        self.may_go_on = threading.Event()
+        self.reads = True
+        self._ended = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -241,12 +242,15 @@ class Script:
                 connection.recv(65536)
             for answer in self._answers:
                 connection.sendall(answer)
+            if not self.reads:
+                self._ended.wait()
             while data := connection.recv(65536):
                 self.received += data
         except OSError:
             return
 
     def close(self) -> None:
+        self._ended.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -344,6 +348,17 @@ def test_more_waiting_publications_than_we_keep_are_answered_with_a_refusal(
     for token in range(MAXIMUM_WAITING + 10):
         assert broker.publish(Publication("t", b"", token))
     assert heard.wait(PublicationAcknowledged).reason_code == 0x97
+    broker.stop(timeout_seconds=0.1)
+
+
+@pytest.mark.parametrize("script", [(CONNACK,)], indirect=True)
+def test_what_the_socket_does_not_take_is_not_piled_up(script: Script, heard: Recorder, start: Start) -> None:
+    script.reads = False
+    broker = start(BrokerSettings("127.0.0.1", script.port, "pi-1"))
+    heard.wait(Connected)
+    for token in range(2 * MAXIMUM_WAITING):
+        assert broker.publish(Publication("t", b"x" * 10_000, token, qos=0))
+    heard.wait(PublicationAcknowledged, lambda answer: answer.reason_code == 0x97)
     broker.stop(timeout_seconds=0.1)
 
 

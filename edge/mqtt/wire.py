@@ -27,7 +27,7 @@ def tune(sock: socket.socket) -> None:
 
 def acknowledge_at_once(sock: socket.socket) -> None:
     """Send the TCP acknowledgement of what was just read without delay."""
-    # Linux forgets TCP_QUICKACK by itself, so it is set again after each read (see tcp(7)).
+    # Linux forgets TCP_QUICKACK by itself, so it is set again after each read and write (see tcp(7)).
     if _QUICKACK is not None:
         sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
@@ -87,13 +87,24 @@ class Wire:
         """Send what the kernel takes now and return how much it was."""
         try:
             sent = self._sock.send(buffer)
+            acknowledge_at_once(self._sock)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError) as error:
             raise BlockingIOError from error
         except OSError as error:
-            self._fail(error)
+            self._fail(self._last_words() or error)
             raise
         self.last_sent = time.monotonic()
         return sent
+
+    def _last_words(self) -> OSError | None:
+        # The peer may have said why it hung up; that is worth more than that writing failed.
+        try:
+            self._sock.recv(_CHUNK)
+        except (ssl.SSLEOFError, ConnectionError, BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError as error:
+            return error
+        return None
 
     def _fail(self, error: OSError) -> None:
         # With TLS 1.3 a refused client certificate is told after the handshake, in place of the first data.

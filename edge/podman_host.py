@@ -98,7 +98,7 @@ def read_facts() -> PodmanHostFacts:
     mode = cgroup_mode(Path("/proc/self/mounts").read_text(encoding="utf-8"))
     return PodmanHostFacts(
         cgroup_mode=mode,
-        memory_controller=has_memory_controller(Path("/proc/cgroups").read_text(encoding="ascii")),
+        memory_controller=_has_memory_controller(mode),
         systemd=Path("/run/systemd/system").is_dir(),
         crun=shutil.which("crun", path=_path()) or "",
         runc=shutil.which("runc", path=_path()) or "",
@@ -117,9 +117,15 @@ def cgroup_mode(mounts: str) -> CgroupMode:
     return CgroupMode.HYBRID if "cgroup2" in kinds else CgroupMode.LEGACY
 
 
-def has_memory_controller(cgroups: str) -> bool:
-    """Tell from the text of `/proc/cgroups` whether the memory controller is on."""
+def v1_memory_controller(cgroups: str) -> bool:
+    """Tell from the text of `/proc/cgroups`, which need not list v2's controllers, whether memory is on."""
     return re.search(r"^memory\s+\d+\s+\d+\s+1$", cgroups, re.MULTILINE) is not None
+
+
+def _has_memory_controller(mode: CgroupMode) -> bool:
+    if mode is CgroupMode.UNIFIED:
+        return "memory" in Path("/sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii").split()
+    return v1_memory_controller(Path("/proc/cgroups").read_text(encoding="ascii"))
 
 
 def _has_capability(number: int) -> bool:

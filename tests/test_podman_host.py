@@ -12,7 +12,7 @@ from edge.podman_host import (
     cgroup_mode,
     choose_podman_flags,
     choose_ulimits,
-    has_memory_controller,
+    v1_memory_controller,
 )
 
 _DEBIAN = PodmanHostFacts(
@@ -81,7 +81,7 @@ def test_the_cgroup_mode_is_told_from_the_mounts(mounts: str, mode: CgroupMode) 
     assert cgroup_mode(mounts) is mode
 
 
-def test_raspberry_pi_os_without_the_memory_controller_is_noticed() -> None:
+def test_a_memory_controller_that_is_off_is_noticed() -> None:
     head = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t50\t1\n"
-    assert has_memory_controller(head + "memory\t0\t50\t1\n")
-    assert not has_memory_controller(head + "memory\t0\t50\t0\n")
+    assert v1_memory_controller(head + "memory\t0\t50\t1\n")
+    assert not v1_memory_controller(head + "memory\t0\t50\t0\n")

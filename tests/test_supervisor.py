@@ -156,12 +156,12 @@ def test_a_child_inherits_nothing_by_accident(start: Start) -> None:
         "import os,signal\n"
         "open_now = sorted(int(n) for n in os.listdir('/proc/self/fd'))\n"
         "print('fds', open_now, os.readlink('/proc/self/fd/0'), os.getsid(0) == os.getpid(),"
-        " 'LISTEN_FDS' in os.environ, flush=True)\n"
+        " {'LISTEN_FDS', 'NOTIFY_SOCKET'} & {*os.environ}, flush=True)\n"
         "signal.pause()"
     )
     script = f"leak = os.open('/etc/passwd', os.O_RDONLY); os.set_inheritable(leak, True)\nrun(python('a', {code!r}))"
     # 3 is the listing of /proc/self/fd itself.
-    start(script).wait_for(re.escape("[a] fds [0, 1, 2, 3] /dev/null True False"))
+    start(script).wait_for(re.escape("[a] fds [0, 1, 2, 3] /dev/null True set()"))
 
 
 def test_sockets_are_passed_from_descriptor_3_on(start: Start) -> None:
@@ -220,7 +220,7 @@ def test_a_stored_descriptor_comes_back_at_the_next_start(start: Start) -> None:
         "    fd = os.memfd_create('m'); os.write(fd, b'alive'); notify('FDSTORE=1\\nFDNAME=kept', fd)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    supervisor = start(f"run(python('a', {code!r}))")
+    supervisor = start(f"run(python('a', {code!r}, fd_store=True))")
     supervisor.wait_for(r"\[a\] got ", count=4)
     assert re.findall(r"\[a\] (?:got|read) ?(.*)", supervisor.text())[:5] == ["", "kept", "alive", "", "kept"]
 
@@ -232,7 +232,7 @@ def test_a_bad_message_to_the_store_is_dropped(start: Start) -> None:
         "notify('FDSTORE=1', fd)\n"
         "if names: signal.pause()"
     )
-    assert start(f"run(python('a', {code!r}))").wait_for(r"\[a\] got (.+)") == ["stored"]
+    assert start(f"run(python('a', {code!r}, fd_store=True))").wait_for(r"\[a\] got (.+)") == ["stored"]
 
 
 def test_nothing_wakes_an_idle_supervisor(start: Start) -> None:

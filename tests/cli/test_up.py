@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from edge.errors import InvalidInputError, NotFoundError, RefusedError
 from edge.podman_host import choose_podman_flags, choose_ulimits, read_facts
 
 _PATIENCE_SECONDS = 30.0
+_ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON in linux/net.h, as /proc/net/unix prints it
 _RUNNER = """
 import argparse, sys
 from edge.cli import up
@@ -200,6 +202,23 @@ def test_containers_do_not_notice_what_dies_around_them(device: Device) -> None:
     assert second.end() == 0
     assert alive(container), "stopped: edge up"
     assert not device.socket.exists()
+
+
+@pytest.mark.podman
+def test_a_container_gets_neither_our_variables_nor_podmans_socket(device: Device) -> None:
+    device.import_busybox()
+    device.up().ready()
+    container = device.start_container()
+    conmon = int(Path(f"/proc/{container}/stat").read_text().rpartition(")")[2].split()[1])
+    listening = next(
+        row[6]
+        for row in map(str.split, Path("/proc/net/unix").read_text().splitlines())
+        if row[-1] == str(device.socket) and row[3] == _ACCEPTS_CONNECTIONS
+    )
+    for pid in (container, conmon):
+        assert f"socket:[{listening}]" not in [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not re.search(rb"LISTEN_|NOTIFY_SOCKET", Path(f"/proc/{pid}/environ").read_bytes())
+    assert os.getsid(conmon) not in {os.getsid(device.pid_of("podman")), os.getsid(device.running[0].pid)}
 
 
 @pytest.mark.podman

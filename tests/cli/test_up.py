@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def processes_naming(folder: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [text] if str(folder) in text else []
+    return found
 
 
 class Connection(http.client.HTTPConnection):
@@ -125,10 +135,14 @@ class Device:
 
     def clean(self) -> None:
         for process in self.running:
-            process.kill()
-            process.wait()
-        subprocess.run((*self.podman, "rm", "--force", "--all", "--time", "0"), check=False, capture_output=True)
-        subprocess.run(("umount", "--lazy", self.folder / "root" / "overlay"), check=False, capture_output=True)
+            process.terminate()
+            process.wait(_PATIENCE_SECONDS)
+        subprocess.run((*self.podman, "rm", "--force", "--all", "--time", "0"), check=True, capture_output=True)
+        # Conmon starts a clean-up of its own for each container that ends; it mounts and writes here.
+        until(lambda: not processes_naming(self.folder), lambda: str(processes_naming(self.folder)))
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
+            subprocess.run(("umount", mount), check=True)
 
 
 class Up:

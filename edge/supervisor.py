@@ -172,13 +172,24 @@ class Supervisor:
         passed, env = child.sockets, child.env
         if life.store:
             passed, env = (*passed, *life.store.descriptors()), {**env, "NOTIFY_SOCKET": str(life.store.path)}
-        life.pid = spawn(child.argv, env, life.output_write, passed)
+        life.started_at = time.monotonic()
+        try:
+            life.pid = spawn(child.argv, env, life.output_write, passed)
+        except OSError as error:  # No memory, or too many processes, now.
+            self._plan_restart(life, f"cannot be started: {error.strerror}")
+            return
         life.pidfd = os.pidfd_open(life.pid)
-        life.started_at, life.start_at, life.kill_at = time.monotonic(), None, None
         self._selector.register(life.pidfd, selectors.EVENT_READ, partial(self._exited, life))
-        temporary = self._run_dir / f"{child.name}.pid.new"
-        temporary.write_text(f"{life.pid}\n", encoding="ascii")
-        temporary.replace(self._run_dir / f"{child.name}.pid")
+        self._write_pid(life)
+
+    def _write_pid(self, life: _Life) -> None:
+        path = self._run_dir / f"{life.child.name}.pid"
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_text(f"{life.pid}\n", encoding="ascii")
+            temporary.replace(path)
+        except OSError as error:  # A full disk is no reason to stop: the file is for people and tests.
+            self._log(f"cannot write {path}: {error.strerror}")
 
     def _exited(self, life: _Life) -> None:
         if not life.pid:
@@ -187,23 +198,26 @@ class Supervisor:
         self._selector.unregister(life.pidfd)
         os.close(life.pidfd)
         life.pid, life.kill_at = 0, None
-        (self._run_dir / f"{life.child.name}.pid").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._run_dir / f"{life.child.name}.pid").unlink()
         if life.store:  # What it stored with its last breath belongs to its next life.
             life.store.receive()
         self._read_output(life)
-        if not self._stopping:
-            self._plan_restart(life, os.waitstatus_to_exitcode(status))
-
-    def _plan_restart(self, life: _Life, code: int) -> None:
+        if self._stopping:
+            return
         ran = time.monotonic() - life.started_at
-        if life.child.start is Start.ON_DEMAND and code == 0 and ran > self._backoff.base_seconds:
+        if life.child.start is Start.ON_DEMAND and status == 0 and ran > self._backoff.base_seconds:
             life.failures = 0
             self._await_demand(life, waiting=True)
-            return
+        else:
+            self._plan_restart(life, _ending(os.waitstatus_to_exitcode(status)))
+
+    def _plan_restart(self, life: _Life, why: str) -> None:
+        ran = time.monotonic() - life.started_at
         life.failures = 1 if ran >= self._backoff.held_seconds else life.failures + 1
         delay = random.uniform(0, self._backoff.ceiling(life.failures))  # noqa: S311 - jitter, not a secret
         life.start_at = time.monotonic() + delay
-        self._log(f"{life.child.name} {_ending(code)} after {ran:.1f} s; again in {delay:.1f} s")
+        self._log(f"{life.child.name} {why} after {ran:.1f} s; again in {delay:.1f} s")
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._seconds_to_next()):

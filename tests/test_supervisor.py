@@ -109,6 +109,29 @@ def test_a_program_that_is_not_there_is_told_and_tried_again(start: Start) -> No
     supervisor.wait_for(r"\[a\] cannot execute /no/such/program: No such file", count=3)
 
 
+def test_a_pid_file_that_cannot_be_written_stops_nothing(start: Start) -> None:
+    # A folder in the file's place, as a full disk would refuse the write.
+    supervisor = start(f"Path('run/a.pid/x').mkdir(parents=True); run(python('a', {_SLEEP!r}))")
+    supervisor.wait_for(r"cannot write run/a.pid")
+    supervisor.wait_for(r"\[a\] up")
+    supervisor.process.terminate()
+    assert supervisor.process.wait(_PATIENCE_SECONDS) == 0
+
+
+def test_a_child_that_cannot_be_forked_is_tried_again(start: Start) -> None:
+    # A limit of processes binds only an unprivileged user.
+    script = (
+        "import resource\n"
+        "os.mkdir('run'); os.chmod('.', 0o777); os.chmod('run', 0o777); os.setuid(65534)\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        f"run(python('a', {_SLEEP!r}))"
+    )
+    supervisor = start(script)
+    supervisor.wait_for("a cannot be started: Resource temporarily unavailable", count=2)
+    supervisor.process.terminate()
+    assert supervisor.process.wait(_PATIENCE_SECONDS) == 0
+
+
 def test_children_are_stopped_in_reverse_order(start: Start) -> None:
     code = (
         "import signal,sys\n"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import EdgeError, EngineError, InvalidInputError, NotFoundError, RefusedError
+from edge.errors import EdgeError, EngineError, InvalidInputError, NotFoundError, RefusedError, StoreError
 from edge.fd_store import check_socket_path
 from edge.podman_host import PodmanHostFacts, choose_podman_flags, read_facts
 from edge.supervisor import Child, Start, Supervisor
@@ -152,8 +152,12 @@ def _children(podman: tuple[str, ...], agent: Sequence[str], idle_seconds: int, 
 @contextmanager
 def _lock(state_dir: Path) -> Iterator[None]:
     """Hold the state directory for one `edge up`; the kernel lets go of it when the process ends, however it ends."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state_dir / "up.lock").open("ab") as file:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (state_dir / "up.lock").open("ab")
+    except OSError as error:
+        raise StoreError(f"cannot use the state directory {state_dir}: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -171,7 +175,6 @@ def _listen(path: Path) -> socket.socket:
     Raises:
         RefusedError: Somebody else goes on listening there.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline = time.monotonic() + _LEFT_OVER_SECONDS
     while _is_served(path):
         if time.monotonic() > deadline:
@@ -179,10 +182,11 @@ def _listen(path: Path) -> socket.socket:
                 f"another program serves {path}", hint="Stop it (systemd's podman.socket?), or change [podman] socket."
             )
         time.sleep(0.1)
-    path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
+    before = os.umask(0o077)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         listening.bind(str(path))
     except OSError as error:
         listening.close()

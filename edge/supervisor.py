@@ -60,11 +60,12 @@ class Child:
     Attributes:
         name: Prefix of its log lines and stem of its `<name>.pid`; letters, digits, `-`.
         argv: The program and its arguments.
-        env: Its whole environment; `NOTIFY_SOCKET` and `LISTEN_*` are set by the supervisor.
+        env: Its whole environment; the supervisor adds `LISTEN_*` and, with `fd_store`, `NOTIFY_SOCKET`.
         start: When it runs.
         sockets: `(name, descriptor)` pairs it is given, listening; they stay open here between its lives.
         stop_signal: What asks it to end. Sent to it alone, not to its group.
         stop_timeout_seconds: After this it gets SIGKILL.
+        fd_store: It may keep descriptors here. Not for Podman, which hands `NOTIFY_SOCKET` on to containers.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Child:
     sockets: tuple[tuple[str, int], ...] = ()
     stop_signal: int = signal.SIGTERM
     stop_timeout_seconds: float = 10.0
+    fd_store: bool = False
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class _Life:
     """What is known of one child; `pid` 0 while it does not run."""
 
     child: Child
-    store: FdStore
+    store: FdStore | None
     output_read: int
     output_write: int
     """Kept open here too: what a child leaves behind (conmon) may hold the pipe, so its end says nothing."""
@@ -137,10 +139,11 @@ class Supervisor:
     def _prepare(self, child: Child) -> _Life:
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(write, True)
-        store = FdStore(self._run_dir / f"{child.name}.notify")
+        store = FdStore(self._run_dir / f"{child.name}.notify") if child.fd_store else None
         life = _Life(child, store, read, write)
         self._selector.register(read, selectors.EVENT_READ, partial(self._read_output, life))
-        self._selector.register(store.fileno(), selectors.EVENT_READ, store.receive)
+        if store:
+            self._selector.register(store.fileno(), selectors.EVENT_READ, store.receive)
         return life
 
     def _begin(self, life: _Life) -> None:
@@ -166,15 +169,27 @@ class Supervisor:
 
     def _spawn(self, life: _Life) -> None:
         child = life.child
-        passed = (*child.sockets, *life.store.descriptors())
-        env = {**child.env, "NOTIFY_SOCKET": str(life.store.path)}
-        life.pid = spawn(child.argv, env, life.output_write, passed)
+        passed, env = child.sockets, child.env
+        if life.store:
+            passed, env = (*passed, *life.store.descriptors()), {**env, "NOTIFY_SOCKET": str(life.store.path)}
+        life.started_at = time.monotonic()
+        try:
+            life.pid = spawn(child.argv, env, life.output_write, passed)
+        except OSError as error:  # No memory, or too many processes, now.
+            self._plan_restart(life, f"cannot be started: {error.strerror}")
+            return
         life.pidfd = os.pidfd_open(life.pid)
-        life.started_at, life.start_at, life.kill_at = time.monotonic(), None, None
         self._selector.register(life.pidfd, selectors.EVENT_READ, partial(self._exited, life))
-        temporary = self._run_dir / f"{child.name}.pid.new"
-        temporary.write_text(f"{life.pid}\n", encoding="ascii")
-        temporary.replace(self._run_dir / f"{child.name}.pid")
+        self._write_pid(life)
+
+    def _write_pid(self, life: _Life) -> None:
+        path = self._run_dir / f"{life.child.name}.pid"
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_text(f"{life.pid}\n", encoding="ascii")
+            temporary.replace(path)
+        except OSError as error:  # A full disk is no reason to stop: the file is for people and tests.
+            self._log(f"cannot write {path}: {error.strerror}")
 
     def _exited(self, life: _Life) -> None:
         if not life.pid:
@@ -183,22 +198,26 @@ class Supervisor:
         self._selector.unregister(life.pidfd)
         os.close(life.pidfd)
         life.pid, life.kill_at = 0, None
-        (self._run_dir / f"{life.child.name}.pid").unlink(missing_ok=True)
-        life.store.receive()  # What it stored with its last breath belongs to its next life.
+        with suppress(OSError):
+            (self._run_dir / f"{life.child.name}.pid").unlink()
+        if life.store:  # What it stored with its last breath belongs to its next life.
+            life.store.receive()
         self._read_output(life)
-        if not self._stopping:
-            self._plan_restart(life, os.waitstatus_to_exitcode(status))
-
-    def _plan_restart(self, life: _Life, code: int) -> None:
+        if self._stopping:
+            return
         ran = time.monotonic() - life.started_at
-        if life.child.start is Start.ON_DEMAND and code == 0 and ran > self._backoff.base_seconds:
+        if life.child.start is Start.ON_DEMAND and status == 0 and ran > self._backoff.base_seconds:
             life.failures = 0
             self._await_demand(life, waiting=True)
-            return
+        else:
+            self._plan_restart(life, _ending(os.waitstatus_to_exitcode(status)))
+
+    def _plan_restart(self, life: _Life, why: str) -> None:
+        ran = time.monotonic() - life.started_at
         life.failures = 1 if ran >= self._backoff.held_seconds else life.failures + 1
         delay = random.uniform(0, self._backoff.ceiling(life.failures))  # noqa: S311 - jitter, not a secret
         life.start_at = time.monotonic() + delay
-        self._log(f"{life.child.name} {_ending(code)} after {ran:.1f} s; again in {delay:.1f} s")
+        self._log(f"{life.child.name} {why} after {ran:.1f} s; again in {delay:.1f} s")
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._seconds_to_next()):
@@ -264,7 +283,8 @@ class Supervisor:
         for life in self._lives:
             if life.pid:  # Only after an error of our own: no child may stay without its supervisor.
                 signal.pidfd_send_signal(life.pidfd, life.child.stop_signal)
-            life.store.close()
+            if life.store:
+                life.store.close()
             os.close(life.output_read)
             os.close(life.output_write)
         self._selector.close()

@@ -109,6 +109,29 @@ def test_a_program_that_is_not_there_is_told_and_tried_again(start: Start) -> No
     supervisor.wait_for(r"\[a\] cannot execute /no/such/program: No such file", count=3)
 
 
+def test_a_pid_file_that_cannot_be_written_stops_nothing(start: Start) -> None:
+    # A folder in the file's place, as a full disk would refuse the write.
+    supervisor = start(f"Path('run/a.pid/x').mkdir(parents=True); run(python('a', {_SLEEP!r}))")
+    supervisor.wait_for(r"cannot write run/a.pid")
+    supervisor.wait_for(r"\[a\] up")
+    supervisor.process.terminate()
+    assert supervisor.process.wait(_PATIENCE_SECONDS) == 0
+
+
+def test_a_child_that_cannot_be_forked_is_tried_again(start: Start) -> None:
+    # A limit of processes binds only an unprivileged user.
+    script = (
+        "import resource\n"
+        "os.mkdir('run'); os.chmod('.', 0o777); os.chmod('run', 0o777); os.setuid(65534)\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        f"run(python('a', {_SLEEP!r}))"
+    )
+    supervisor = start(script)
+    supervisor.wait_for("a cannot be started: Resource temporarily unavailable", count=2)
+    supervisor.process.terminate()
+    assert supervisor.process.wait(_PATIENCE_SECONDS) == 0
+
+
 def test_children_are_stopped_in_reverse_order(start: Start) -> None:
     code = (
         "import signal,sys\n"
@@ -156,12 +179,12 @@ def test_a_child_inherits_nothing_by_accident(start: Start) -> None:
         "import os,signal\n"
         "open_now = sorted(int(n) for n in os.listdir('/proc/self/fd'))\n"
         "print('fds', open_now, os.readlink('/proc/self/fd/0'), os.getsid(0) == os.getpid(),"
-        " 'LISTEN_FDS' in os.environ, flush=True)\n"
+        " {'LISTEN_FDS', 'NOTIFY_SOCKET'} & {*os.environ}, flush=True)\n"
         "signal.pause()"
     )
     script = f"leak = os.open('/etc/passwd', os.O_RDONLY); os.set_inheritable(leak, True)\nrun(python('a', {code!r}))"
     # 3 is the listing of /proc/self/fd itself.
-    start(script).wait_for(re.escape("[a] fds [0, 1, 2, 3] /dev/null True False"))
+    start(script).wait_for(re.escape("[a] fds [0, 1, 2, 3] /dev/null True set()"))
 
 
 def test_sockets_are_passed_from_descriptor_3_on(start: Start) -> None:
@@ -220,7 +243,7 @@ def test_a_stored_descriptor_comes_back_at_the_next_start(start: Start) -> None:
         "    fd = os.memfd_create('m'); os.write(fd, b'alive'); notify('FDSTORE=1\\nFDNAME=kept', fd)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    supervisor = start(f"run(python('a', {code!r}))")
+    supervisor = start(f"run(python('a', {code!r}, fd_store=True))")
     supervisor.wait_for(r"\[a\] got ", count=4)
     assert re.findall(r"\[a\] (?:got|read) ?(.*)", supervisor.text())[:5] == ["", "kept", "alive", "", "kept"]
 
@@ -232,7 +255,7 @@ def test_a_bad_message_to_the_store_is_dropped(start: Start) -> None:
         "notify('FDSTORE=1', fd)\n"
         "if names: signal.pause()"
     )
-    assert start(f"run(python('a', {code!r}))").wait_for(r"\[a\] got (.+)") == ["stored"]
+    assert start(f"run(python('a', {code!r}, fd_store=True))").wait_for(r"\[a\] got (.+)") == ["stored"]
 
 
 def test_nothing_wakes_an_idle_supervisor(start: Start) -> None:

@@ -181,25 +181,25 @@ class PahoBroker:
             self._requests.clear()
 
     def _serve(self, connection: Connection) -> Ended:
-        while connection.ended is None:
+        while connection.is_open():
             self._hand_over(connection)
             if self._may_leave(connection):
                 connection.disconnect()
                 raise _StoppedError
-            if connection.ended is None and connection.wants_write:
+            if connection.is_open() and connection.wants_write:
                 connection.write()
-            if connection.ended is None:
+            if connection.is_open():
                 self._await_one(connection)
-        return connection.ended
+        return connection.ended or Ended("the connection ended")
 
     def _may_leave(self, connection: Connection) -> bool:
-        if self._stop_by is None or connection.ended is not None:
+        if self._stop_by is None or not connection.is_open():
             return False
         done = not connection.ready or (not self._waiting and connection.is_idle())
         return done or time.monotonic() >= self._stop_by
 
     def _hand_over(self, connection: Connection) -> None:
-        while connection.ready and connection.ended is None:
+        while connection.ready and connection.is_open():
             with self._lock:
                 if self._requests:
                     request = self._requests.popleft()
@@ -220,7 +220,7 @@ class PahoBroker:
         ready = self._poll(connection.fileno(), events, deadline)
         if ready & ~select.POLLOUT:
             connection.read()
-        if connection.ended is None:
+        if connection.is_open():
             connection.tend()
 
     def _poll(self, descriptor: int, events: int, deadline: float) -> int:

@@ -125,6 +125,10 @@ class Connection:
 
     # ---- what the loop needs
 
+    def is_open(self) -> bool:
+        """Say whether it has not ended."""
+        return self.ended is None
+
     @property
     def buffered(self) -> bool:
         """Something can be read without waiting."""

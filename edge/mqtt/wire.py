@@ -27,7 +27,7 @@ def tune(sock: socket.socket) -> None:
 
 def acknowledge_at_once(sock: socket.socket) -> None:
     """Send the TCP acknowledgement of what was just read without delay."""
-    # Linux forgets TCP_QUICKACK by itself, so it is set again after each read (see tcp(7)).
+    # Linux forgets TCP_QUICKACK by itself, so it is set again after each read and write (see tcp(7)).
     if _QUICKACK is not None:
         sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
@@ -87,6 +87,7 @@ class Wire:
         """Send what the kernel takes now and return how much it was."""
         try:
             sent = self._sock.send(buffer)
+            acknowledge_at_once(self._sock)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError) as error:
             raise BlockingIOError from error
         except OSError as error:

@@ -66,6 +66,7 @@ class FakeHub:
         up: False: nobody can connect, as when no broker listens.
         refusing: True: it answers and says no.
         never_acknowledge: True: publications are taken and distributed, and no PUBACK is sent.
+        held: Clients whose publications are lost on the way.
         published: Everything it accepted, in order.
     """
 
@@ -80,6 +81,7 @@ class FakeHub:
         self.up = True
         self.refusing = False
         self.never_acknowledge = False
+        self.held: set[str] = set()
         self.published: list[Publication] = []
         self.retained: dict[str, _Stored] = {}
         self.receive_maximum = receive_maximum
@@ -90,6 +92,7 @@ class FakeHub:
         self._online: dict[str, FakeBroker] = {}
         self._wills: dict[str, tuple[float, Will]] = {}
         self._attempts: list[tuple[float, FakeBroker]] = []
+        self._blocked: set[str] = set()
         self._events: deque[tuple[FakeBroker, BrokerEvent]] = deque()
         self._delivering = threading.RLock()
         self._closed = False
@@ -124,6 +127,17 @@ class FakeHub:
             if broker is not None:
                 self._lose(broker, "the connection was cut")
             self._changed.notify_all()
+
+    def block(self, client_id: str) -> None:
+        """Drop one client and do not let it through again until `unblock`, as a cut cable does."""
+        with self._changed:
+            self._blocked.add(client_id)
+            self.drop(client_id)
+
+    def unblock(self, client_id: str) -> None:
+        """Let it through again."""
+        with self._changed:
+            self._blocked.discard(client_id)
 
     def kill(self, *, keep_sessions: bool = False) -> None:
         """The broker dies: connections, wills and, unless kept, sessions and retained messages are gone."""
@@ -171,6 +185,8 @@ class FakeHub:
         with self._changed:
             if self._online.get(broker.client_id) is not broker:
                 return False
+            if broker.client_id in self.held:
+                return True
             code = self._judge(publication)
             if code == SUCCESS and not self._distribute(publication):
                 code = NO_MATCHING_SUBSCRIBERS
@@ -241,9 +257,11 @@ class FakeHub:
             self._connect(attempt[1])
 
     def _connect(self, broker: "FakeBroker") -> None:
-        if not self.up or self.refusing:
-            reason = "the broker refused us" if self.up else "connection refused"
-            self._fail(broker, reason, refused=self.up)
+        if not self.up or broker.client_id in self._blocked:
+            self._fail(broker, "connection refused", refused=False)
+            return
+        if self.refusing:
+            self._fail(broker, "the broker refused us: Not authorized (0x87)", refused=True)
             return
         other = self._online.get(broker.client_id)
         if other is not None:

@@ -1,6 +1,6 @@
 """A small certificate authority for tests: EC P-256, made in milliseconds, valid for a day."""
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,9 @@ class CertificateAuthority:
 
     def revoked(self, *identities: Identity) -> Path:
         """A revocation list that names these."""
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         crl = x509.CertificateRevocationListBuilder().issuer_name(self._name)
-        crl = crl.last_update(now - datetime.timedelta(hours=1)).next_update(now + datetime.timedelta(days=1))
+        crl = crl.last_update(now - dt.timedelta(hours=1)).next_update(now + dt.timedelta(days=1))
         for identity in identities:
             serial = x509.load_pem_x509_certificate(identity.cert_file.read_bytes()).serial_number
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
@@ -70,8 +70,8 @@ class CertificateAuthority:
     ) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(name, organization), self._name, key.public_key())
-        for extension in (x509.BasicConstraints(ca=False, path_length=None), x509.ExtendedKeyUsage([usage])):
-            builder = builder.add_extension(extension, critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
@@ -94,13 +94,13 @@ def _name(common: str, organization: str) -> x509.Name:
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
     )

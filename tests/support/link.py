@@ -20,6 +20,7 @@ class Link:
         self._lock = threading.Lock()
         self._peers: dict[socket.socket, socket.socket] = {}
         self._blocked = False
+        self._held = False
         self._ended = False
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector.register(self._wake_in, selectors.EVENT_READ)
@@ -37,11 +38,19 @@ class Link:
         with self._lock:
             self._blocked = False
 
+    def hold(self) -> None:
+        """Let nothing more through on what is open, as a dead radio link does; `cut` ends that."""
+        with self._lock:
+            for end in self._peers:
+                self._selector.unregister(end)
+            self._held = True
+
     def cut(self) -> None:
         """Reset every open connection, at both ends."""
         with self._lock:
             for end in list(self._peers):
                 self._drop(end)
+            self._held = False
 
     def close(self) -> None:
         """Cut, and stop listening."""
@@ -95,7 +104,8 @@ class Link:
             return
         self._peers.pop(other, None)
         for gone in (end, other):
-            self._selector.unregister(gone)
+            if not self._held:
+                self._selector.unregister(gone)
             if gently:
                 gone.close()
             else:

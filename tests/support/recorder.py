@@ -11,29 +11,29 @@ Event = TypeVar("Event", bound=BrokerEvent)
 
 
 class Recorder:
-    """An `on_event`. Each event is handed out by `wait` once, in order."""
+    """An `on_event`. Each event is handed out by `wait` once, those of a kind in order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.events: list[BrokerEvent] = []
-        self._taken = 0
+        self._left: list[BrokerEvent] = []
 
     def __call__(self, event: BrokerEvent) -> None:
         with self._changed:
             self.events.append(event)
+            self._left.append(event)
             self._changed.notify_all()
 
     def wait(
         self, kind: type[Event], matching: Callable[[Event], bool] = lambda _: True, seconds: float = 10.0
     ) -> Event:
-        """The next event of this kind; those before it are passed over."""
+        """The first event of this kind that was not handed out yet."""
         end = time.monotonic() + seconds
         with self._changed:
             while True:
-                while self._taken < len(self.events):
-                    event = self.events[self._taken]
-                    self._taken += 1
+                for index, event in enumerate(self._left):
                     if isinstance(event, kind) and matching(event):
+                        del self._left[index]
                         return event
                 left = end - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):

@@ -35,7 +35,7 @@ def tasks_in(view: DeviceView) -> list[dict[str, Any]]:
 def task_object(task: TaskRecord) -> dict[str, Any]:
     """Return a task as ECS describes one: what the fleet asked for, and over it what the device reported."""
     family, _, revision = task.task_definition.rpartition(":")
-    asked = {
+    asked: dict[str, Any] = {
         "taskArn": task_arn(task.cluster, task.task_id),
         "taskId": task.task_id,
         "clusterArn": cluster_arn(task.cluster),

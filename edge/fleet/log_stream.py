@@ -5,7 +5,7 @@ operator who vanished costs nothing.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ def tail(link: FleetLink, sealed: SealedCommand) -> tuple[list[LogRecord], bool]
     return found, bool(result.get("truncated"))
 
 
-def follow(link: FleetLink, sealed: SealedCommand) -> Iterator[LogItem]:
+def follow(link: FleetLink, sealed: SealedCommand) -> Generator[LogItem, None, None]:
     """Send a `logs` command with `follow` and yield what the containers write, until the device ends the stream.
 
     Closing the iterator ends the stream at the device.

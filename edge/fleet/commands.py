@@ -83,14 +83,19 @@ def await_result(link: FleetLink, sealed: SealedCommand, *, until_running: bool 
             continue
         result = message.result
         if result.status in _FINAL or (until_running and result.status is CommandStatus.RUNNING):
-            return _judged(command, result)
+            return judged(command, result)
     raise DeadlineError(
         f"device {command.device} did not answer {command.op} within {command.lifetime_seconds} s",
         hint=f"`edge device show {command.device}` tells whether it is connected.",
     )
 
 
-def _judged(command: Command, result: CommandResult) -> CommandResult:
+def judged(command: Command, result: CommandResult) -> CommandResult:
+    """Return an answer that is no failure.
+
+    Raises:
+        EdgeError: It is one.
+    """
     reason = result.reason or result.status.value
     match result.status:
         case CommandStatus.REJECTED:

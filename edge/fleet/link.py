@@ -70,6 +70,10 @@ class FleetLink:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect in order."""
         self._broker.stop()
 
     def connect(self, timeout_seconds: float = CONNECT_SECONDS) -> None:

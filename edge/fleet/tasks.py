@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from edge.errors import InvalidInputError, NotFoundError
 from edge.fleet import task_definitions
@@ -15,6 +15,9 @@ from edge.fleet.database import Database
 from edge.fleet.devices import DeviceRecord, find_device
 from edge.model.documents import DESIRED_STATE_TYPE, DesiredStatus
 from edge.model.envelope import Signer, seal
+
+_LARGEST_JUMP: Final = 1_000_000
+"""A device that claims a revision further ahead lies: believing it would use the numbers up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ def next_revision(
         StoreError: It cannot be stored.
     """
     with database.transaction():
-        number = find_device(database, device.cluster, device.device).revision + 1
+        known = find_device(database, device.cluster, device.device)
+        # A fleet folder put back from an older copy goes on where the device is.
+        number = max(known.revision, known.reported_revision) + 1
         for task in change(number, current_tasks(database, device)):
             _store(database, task)
         tasks = current_tasks(database, device)
@@ -132,8 +137,7 @@ def find_task(database: Database, text: str) -> TaskRecord:
 
 def record_report(database: Database, device: DeviceRecord, report: Mapping[str, Any]) -> None:
     """Take over what a device reported."""
-    revision = report.get("revision")
-    revision = revision if isinstance(revision, int) else 0
+    revision = _revision_of(report, find_device(database, device.cluster, device.device).revision)
     known = tasks_by_id(report)
     with database.transaction():
         database.change(
@@ -151,6 +155,12 @@ def record_rejection(
     known = tasks_by_id(report)
     with database.transaction():
         return _store_changes(database, device, lambda task: after_rejection(task, rejected, in_force, known, reason))
+
+
+def _revision_of(report: Mapping[str, Any], newest: int) -> int:
+    """Return the revision in force, unless no honest device could have it."""
+    revision = report.get("revision")
+    return revision if isinstance(revision, int) and 0 <= revision <= newest + _LARGEST_JUMP else 0
 
 
 def tasks_by_id(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

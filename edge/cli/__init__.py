@@ -1,0 +1,229 @@
+"""`edge …`: arguments in, exit codes out.
+
+A command's module is imported only when that command runs: `edge --help` costs no MQTT, no cryptography, no schema
+library, and an agent carries nothing of the operator's side. Every module of the table has `HELP`,
+`add_arguments(parser)` and `run(args) -> exit code`; everything a command cannot do is an `EdgeError`.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from edge import __version__
+from edge.errors import EdgeError, InvalidInputError
+
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
+BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: who read our output has gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A command: the module that is it, and its line in a list; `on_fleet` when it works on a fleet's folder."""
+
+    module: str
+    summary: str
+    on_fleet: bool = True
+
+
+_DEVICE_ADD: Final = Row("edge.cli.device_add", "make a device's identity, ready to be handed over")
+_DEVICE_LS: Final = Row("edge.cli.device_ls", "list the devices and whether they are connected")
+_DEVICE_SHOW: Final = Row("edge.cli.device_show", "show a device: state, resources, images, tasks")
+
+COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
+    ("fleet", "init"): Row("edge.cli.fleet_init", "make a fleet: its CA, its signing key, its database"),
+    ("fleet", "broker-config"): Row("edge.cli.fleet_broker_config", "write Mosquitto's configuration for the fleet"),
+    ("fleet", "publish"): Row("edge.cli.fleet_publish", "publish desired states again, after a broker lost them"),
+    ("fleet", "device", "add"): _DEVICE_ADD,
+    ("fleet", "device", "ls"): _DEVICE_LS,
+    ("fleet", "device", "show"): _DEVICE_SHOW,
+    ("device", "add"): _DEVICE_ADD,
+    ("device", "ls"): _DEVICE_LS,
+    ("device", "show"): _DEVICE_SHOW,
+    ("device", "pull-image"): Row("edge.cli.device_pull_image", "let a device fetch an image ahead of time"),
+    ("task-definition", "register"): Row(
+        "edge.cli.task_definition_register", "store an ECS task definition as the next revision of its family"
+    ),
+    ("task-definition", "ls"): Row("edge.cli.task_definition_ls", "list the registered task definitions"),
+    ("task-definition", "show"): Row("edge.cli.task_definition_show", "show one as ECS JSON"),
+    ("task-definition", "check"): Row("edge.cli.task_definition_check", "judge a file without storing it"),
+    ("task", "run"): Row("edge.cli.task_run", "start a task on a device and watch it until it runs"),
+    ("task", "stop"): Row("edge.cli.task_stop", "stop a task and watch it until it has"),
+    ("task", "ls"): Row("edge.cli.task_ls", "list tasks with their state and what holds them up"),
+    ("task", "describe"): Row("edge.cli.task_describe", "show everything about tasks, as ECS describes them"),
+    ("task", "logs"): Row("edge.cli.task_logs", "show or follow what a task's containers write"),
+    ("events",): Row("edge.cli.events", "follow state changes of the whole fleet"),
+    ("agent", "run"): Row("edge.cli.agent_run", "run the agent on this device", on_fleet=False),
+    ("agent", "status"): Row("edge.cli.agent_status", "show what the agent of this device does", on_fleet=False),
+    ("agent", "check-config"): Row("edge.cli.agent_check_config", "judge an agent.toml", on_fleet=False),
+    ("up",): Row("edge.cli.up", "run the agent and Podman's service where there is no systemd", on_fleet=False),
+}
+
+_EXAMPLES: Final = """\
+A fleet in six lines:
+  edge fleet init --broker broker.example       make the fleet on this machine
+  edge fleet broker-config /etc/mosquitto/edge  let Mosquitto know it
+  edge device add pi-1                          make an identity; copy its folder to the device
+  edge task-definition register app.json        any ECS task definition
+  edge task run app --device pi-1               watch it start
+  edge task logs -f app                         see what it writes
+
+The fleet's folder is --fleet DIR, else $EDGE_FLEET, else ~/.local/share/edge/fleet.
+Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 try again, 5 refused, 6 too late, 130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in the way every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInputError(message, hint=f"See `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None, *, brokers: Callable[..., Any] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: The arguments after the program's name; None for the process's own.
+        brokers: Makes the connection to the broker from `BrokerSettings`; None for a real one.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments, brokers)
+        sys.stdout.flush()
+    except EdgeError as error:
+        _tell(error, as_json=_wants_json(arguments))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it closes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _dispatch(arguments: list[str], brokers: Callable[..., Any] | None) -> int:
+    words, rest = _split(arguments)
+    row = COMMANDS.get(words)
+    if row is None:
+        return _guide(words, rest)
+    module = importlib.import_module(row.module)
+    parser = _Parser(
+        prog=" ".join(("edge", *words)),
+        description=module.HELP,
+        epilog=getattr(module, "EXAMPLES", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_common(parser, row)
+    module.add_arguments(parser)
+    try:
+        args = parser.parse_args(rest)
+    except SystemExit as finished:
+        return int(finished.code or 0)
+    args.brokers = brokers
+    code: int = module.run(args)
+    return code
+
+
+def _add_common(parser: argparse.ArgumentParser, row: Row) -> None:
+    parser.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
+    if row.on_fleet:
+        parser.add_argument("--fleet", type=Path, metavar="DIR", default=_default_fleet(), help="the fleet's folder")
+
+
+def _default_fleet() -> Path:
+    named = os.environ.get("EDGE_FLEET")
+    return Path(named) if named else Path.home() / ".local" / "share" / "edge" / "fleet"
+
+
+def _split(arguments: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Take the command's words off the front; options before them (`edge --fleet DIR task ls`) go behind."""
+    before: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0] in ("--fleet", "--output"):
+        before += [rest.pop(0), *rest[:1]]
+        del rest[:1]
+    while rest and rest[0].startswith(("--fleet=", "--output=")):
+        before.append(rest.pop(0))
+    words: tuple[str, ...] = ()
+    while rest and words not in COMMANDS and not rest[0].startswith("-"):
+        if not _begins((*words, rest[0])):
+            break
+        words = (*words, rest.pop(0))
+    return words, before + rest
+
+
+def _begins(words: tuple[str, ...]) -> bool:
+    return any(command[: len(words)] == words for command in COMMANDS)
+
+
+def _guide(words: tuple[str, ...], rest: list[str]) -> int:
+    if not words and "--version" in rest:
+        print(f"edge {__version__}")
+        return 0
+    unknown = next((word for word in rest if not word.startswith("-")), None)
+    if unknown is not None and not {"-h", "--help"} & set(rest):
+        raise _unknown(words, unknown)
+    if rest and not {"-h", "--help"} & set(rest):
+        raise InvalidInputError(f"{rest[0]} is no option of `{' '.join(('edge', *words))}`", hint="See `edge --help`.")
+    print(_listing(words))
+    return 0 if rest or not words else InvalidInputError.exit_code
+
+
+def _unknown(words: tuple[str, ...], unknown: str) -> InvalidInputError:
+    import difflib  # noqa: PLC0415 - only when somebody mistyped
+
+    known = sorted({command[len(words)] for command in COMMANDS if command[: len(words)] == words})
+    near = difflib.get_close_matches(unknown, known, 1)
+    prefix = " ".join(("edge", *words))
+    hint = f"Did you mean `{prefix} {near[0]}`?" if near else f"`{prefix}` has: {', '.join(known)}."
+    return InvalidInputError(f"there is no command `{prefix} {unknown}`", hint=hint)
+
+
+def _listing(words: tuple[str, ...]) -> str:
+    rows = [
+        (" ".join(command), row.summary)
+        for command, row in COMMANDS.items()
+        # The long spelling is taken as well; listing it twice would not teach anything.
+        if command[: len(words)] == words and (words or command[:2] != ("fleet", "device"))
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  edge {name.ljust(width)}  {summary}" for name, summary in rows]
+    head = "Run containers on your own devices, the ECS way, over MQTT.\n\n" if not words else ""
+    tail = f"\n{_EXAMPLES}" if not words else "\n"
+    return (
+        f"{head}Commands:\n{chr(10).join(lines)}\n{tail}`edge COMMAND --help` shows a command's options and examples."
+    )
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    return "--output=json" in arguments or any(pair == ("--output", "json") for pair in itertools.pairwise(arguments))
+
+
+def _tell(error: EdgeError, *, as_json: bool) -> None:
+    sys.stdout.flush()
+    problems: tuple[tuple[str, str], ...] = getattr(error, "problems", ())
+    if as_json:
+        told = {
+            "error": type(error).__name__,
+            "message": str(error),
+            "hint": error.hint,
+            "problems": [{"path": path, "message": message} for path, message in problems],
+        }
+        print(json.dumps(told), file=sys.stderr)
+        return
+    print(f"edge: {error}", file=sys.stderr)
+    for path, message in problems:
+        print(f"  {path}: {message}" if path else f"  {message}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)

@@ -1,0 +1,102 @@
+"""`edge device show`."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from edge.cli.device_ls import as_json, revision_text
+from edge.cli.output import print_fields, print_json, print_table
+from edge.cli.session import opened
+from edge.cli.views import observe_or_recall, short, tasks_in, text_of
+from edge.fleet.devices import DeviceRecord, the_device
+from edge.fleet.observing import DeviceView, rejection_reason
+from edge.fleet.watching import reason_of
+
+HELP = "Show a device: connection, certificate, revisions, attributes, resources left, tasks and images."
+EXAMPLES = """\
+examples:
+  edge device show pi-1"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("device", nargs="?", metavar="DEVICE", help="may be left out when the fleet has only one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show it."""
+    with opened(args) as fleet:
+        record = the_device(fleet, args.device)
+        view = observe_or_recall(args, fleet, [record])[record.device]
+    if args.output == "json":
+        print_json(as_json(record, view))
+        return 0
+    print_fields(_fields(record, view))
+    _print_tasks(view)
+    _print_images(view)
+    return 0
+
+
+def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
+    birth, report = view.birth, view.report
+    attributes = _object(birth, "attributes")
+    return [
+        ("device", record.device),
+        ("cluster", record.cluster),
+        ("connection", view.connection),
+        ("reason", view.status.reason if view.status else ""),
+        ("agent", view.status.agent_version if view.status else ""),
+        ("boot id", view.status.boot_id if view.status else ""),
+        ("last report", text_of(report, "time")),
+        ("revision in force", revision_text(record, view)),
+        ("last answer", f"{view.ack.outcome.value} {view.ack.revision or ''}" if view.ack else ""),
+        ("refused because", rejection_reason(view.ack) if view.ack and view.ack.errors else ""),
+        ("added", record.added_at),
+        ("certificate", f"{record.certificate_serial} until {record.certificate_expires_at}"),
+        ("resources", _pairs(_object(birth, "registeredResources"))),
+        ("remaining", _pairs(_object(report, "remainingResources"))),
+        ("attributes", _pairs(attributes)),
+        ("capabilities", ", ".join(str(name) for name in _list(birth, "capabilities"))),
+    ]
+
+
+def _print_tasks(view: DeviceView) -> None:
+    rows = [
+        (
+            short(text_of(task, "taskId")),
+            text_of(task, "taskDefinitionArn").rpartition("/")[2],
+            text_of(task, "lastStatus"),
+            reason_of(task),
+        )
+        for task in tasks_in(view)
+    ]
+    if rows:
+        print()
+        print_table(("TASK", "TASK DEFINITION", "STATUS", "REASON"), rows)
+
+
+def _print_images(view: DeviceView) -> None:
+    images = [image for image in _list(view.report, "images") if isinstance(image, dict)]
+    if images:
+        print()
+        print_table(
+            ("IMAGE", "ID", "ARCHITECTURE"),
+            [
+                (text_of(image, "reference"), text_of(image, "imageId")[:12], text_of(image, "architecture"))
+                for image in images
+            ],
+        )
+
+
+def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(document: Mapping[str, Any], name: str) -> list[Any]:
+    value = document.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

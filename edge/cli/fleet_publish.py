@@ -1,0 +1,37 @@
+"""`edge fleet publish`."""
+
+import argparse
+
+from edge.cli.output import print_json, print_table
+from edge.cli.session import connected, opened
+from edge.fleet.devices import find_device, list_devices
+from edge.fleet.publishing import publish_newest
+
+HELP = """\
+Publish the newest desired state of devices again. Nothing changes on a device that has it already; this brings it
+back to a broker that lost what it had retained, or that was away when a task was started or stopped."""
+EXAMPLES = """\
+examples:
+  edge fleet publish           every device
+  edge fleet publish pi-1"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("device", nargs="*", metavar="DEVICE", help="which devices (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Publish."""
+    with opened(args) as fleet:
+        named = [find_device(fleet.database, fleet.settings.cluster, name) for name in args.device]
+        with connected(args, fleet) as link:
+            done = {
+                record.device: publish_newest(link, fleet.database, record)
+                for record in named or list_devices(fleet.database)
+            }
+    if args.output == "json":
+        print_json([{"device": name, "revision": revision} for name, revision in done.items()])
+    else:
+        print_table(("DEVICE", "REVISION"), [(name, str(revision or "-")) for name, revision in done.items()])
+    return 0

@@ -1,0 +1,121 @@
+"""The folder a fleet's Mosquitto reads: configuration, access list, certificates; kept in step with the devices."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from edge.errors import StoreError
+from edge.files import store_error, write_atomically
+from edge.fleet.broker_config import BrokerConfig, acl_file, mosquitto_conf
+from edge.fleet.database import Database
+from edge.fleet.devices import list_devices
+from edge.fleet.folder import Fleet
+
+_SETTING: Final = "broker_folder"
+_ALWAYS: Final = ("localhost", "127.0.0.1", "::1")
+"""An operator on the broker's own machine comes by loopback."""
+
+
+def write_broker_folder(  # noqa: PLR0913 - each an option of the command
+    fleet: Fleet,
+    folder: Path,
+    moment: datetime,
+    *,
+    names: Sequence[str] = (),
+    address: str = "",
+    user: str = "mosquitto",
+    log_file: Path | None = None,
+) -> BrokerConfig:
+    """Write everything Mosquitto needs into `folder` and remember the folder for later devices.
+
+    The server's certificate names the hosts that the fleet was made with, loopback, and `names`. It is made anew each
+    time; Mosquitto must be restarted to use it. Files Mosquitto reads as its own user are given to that user when
+    this runs as root.
+
+    Raises:
+        InvalidInputError: A name or path cannot be used.
+        StoreError: Something cannot be written.
+    """
+    from edge.fleet.authority import Authority  # noqa: PLC0415 - heavy, used here only
+
+    folder = folder.absolute()
+    config = BrokerConfig(
+        ca_file=folder / "ca.crt",
+        cert_file=folder / "server.crt",
+        key_file=folder / "server.key",
+        acl_file=folder / "acl",
+        device_port=fleet.settings.broker.port,
+        operator_port=fleet.settings.operator.port,
+        address=address,
+        persistence_dir=folder / "data",
+        log_file=log_file,
+        user=user,
+    )
+    text = mosquitto_conf(config)
+    authority = Authority(_read(fleet.folder.ca_certificate), _read(fleet.folder.ca_key))
+    hosts = (fleet.settings.broker.host, fleet.settings.operator.host, *names, *_ALWAYS)
+    identity = authority.issue_server(hosts, moment)
+    try:
+        (folder / "data").mkdir(mode=0o750, parents=True, exist_ok=True)
+        _write(config.key_file, identity.key, 0o600, user)
+        _write(config.cert_file, identity.certificate, 0o644, user)
+        _write(config.ca_file, _read(fleet.folder.ca_certificate), 0o644, user)
+        _write(config.acl_file, _acl(fleet.database), 0o600, user)
+        _write(folder / "mosquitto.conf", text.encode(), 0o644, user)
+        _give(folder / "data", user)
+    except OSError as error:
+        raise store_error(f"cannot write into {folder}", error) from error
+    _remember(fleet.database, folder, user)
+    return config
+
+
+def refresh_access_list(fleet: Fleet) -> Path | None:
+    """Write the access list anew after devices came or went; returns it, or None when it is kept elsewhere."""
+    row = fleet.database.row("SELECT value FROM settings WHERE key = ?", (_SETTING,))
+    if row is None:
+        return None
+    user, _, folder = row["value"].partition(":")
+    path = Path(folder) / "acl"
+    if not path.parent.is_dir():
+        return None
+    _write(path, _acl(fleet.database), 0o600, user)
+    return path
+
+
+def _remember(database: Database, folder: Path, user: str) -> None:
+    with database.transaction():
+        database.change("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (_SETTING, f"{user}:{folder}"))
+
+
+def _acl(database: Database) -> bytes:
+    return acl_file((record.cluster, record.device) for record in list_devices(database)).encode()
+
+
+def _write(path: Path, data: bytes, mode: int, user: str) -> None:
+    write_atomically(path, data, mode)
+    try:
+        _give(path, user)
+    except OSError as error:
+        raise store_error(f"cannot give {path} to {user}", error) from error
+
+
+def _give(path: Path, user: str) -> None:
+    """Only root can give files away, and only root's Mosquitto changes its user."""
+    if os.geteuid() != 0:
+        return
+    try:
+        shutil.chown(path, user, user)
+    except LookupError as error:
+        raise StoreError(
+            f"there is no account {user!r} here", hint="Install mosquitto, or name one by --user."
+        ) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise store_error(f"cannot read {path}", error) from error

@@ -1,0 +1,103 @@
+"""What the broker has retained of devices, taken over into the fleet database before anything is decided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from edge.fleet.devices import DeviceRecord
+from edge.fleet.folder import Fleet
+from edge.fleet.link import FleetLink
+from edge.fleet.messages import (
+    Born,
+    CommandAnswered,
+    EventHappened,
+    FleetMessage,
+    FramesStreamed,
+    LinkBack,
+    LinkLost,
+    Reported,
+    RevisionJudged,
+    StatusTold,
+    Unreadable,
+)
+from edge.fleet.tasks import record_rejection, record_report
+from edge.model.documents import ConnectionState, DeviceStatus, RevisionAck, RevisionOutcome
+from edge.model.topics import Topics
+
+
+@dataclass
+class DeviceView:
+    """The newest that is known of a device; None and empty where it has said nothing."""
+
+    status: DeviceStatus | None = None
+    ack: RevisionAck | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    birth: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def connection(self) -> str:
+        """`ONLINE`, `OFFLINE`, or `NEVER SEEN`."""
+        return self.status.state.value if self.status else "NEVER SEEN"
+
+    @property
+    def is_online(self) -> bool:
+        """Its agent is connected."""
+        return self.status is not None and self.status.state is ConnectionState.ONLINE
+
+    def take(self, message: FleetMessage) -> None:
+        """Take a message of this device over."""
+        match message:
+            case Reported():
+                self.report = message.document
+            case Born():
+                self.birth = message.document
+            case StatusTold():
+                self.status = message.status
+            case RevisionJudged():
+                self.ack = message.ack
+            case CommandAnswered() | EventHappened() | FramesStreamed() | Unreadable() | LinkLost() | LinkBack():
+                pass
+            case _:
+                assert_never(message)
+
+
+def observe(link: FleetLink, fleet: Fleet, devices: Sequence[DeviceRecord]) -> dict[str, DeviceView]:
+    """Return what devices said last, by device name, and keep listening to the same topics."""
+    views = {record.device: DeviceView() for record in devices}
+    filters = [name for record in devices for name in _retained_topics(record)]
+    if not filters:
+        return views
+    for message in link.retained(fleet.settings.cluster, filters):
+        view = _view_of(message, views)
+        if view is not None:
+            view.take(message)
+    for record in devices:
+        _remember(fleet, record, views[record.device])
+    return views
+
+
+def rejection_reason(ack: RevisionAck) -> str:
+    """Say in one line why a device refused a revision."""
+    told = "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in ack.errors)
+    return told or "the device gave no reason"
+
+
+def _retained_topics(record: DeviceRecord) -> tuple[str, ...]:
+    topics = Topics(record.cluster, record.device)
+    return topics.status, topics.reported, topics.birth, topics.desired_ack
+
+
+def _view_of(message: FleetMessage, views: dict[str, DeviceView]) -> DeviceView | None:
+    match message:
+        case Unreadable() | LinkLost() | LinkBack():
+            return None
+        case _:
+            return views.get(message.device.device)
+
+
+def _remember(fleet: Fleet, record: DeviceRecord, view: DeviceView) -> None:
+    if view.report:
+        record_report(fleet.database, record, view.report)
+    ack = view.ack
+    if ack is not None and ack.outcome is RevisionOutcome.REJECTED and ack.revision is not None:
+        record_rejection(fleet.database, record, ack.revision, rejection_reason(ack), view.report)

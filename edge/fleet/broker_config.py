@@ -34,7 +34,6 @@ _DEVICE_WRITES: Final = (
     "birth",
     "res/+/+",
     *(f"evt/{kind}" for kind in EVENT_KINDS),
-    "tel/+",
     "stream/+/out",
 )
 _PLAIN: Final = re.compile(r"^[^\x00-\x1f\x7f]+$")
@@ -120,7 +119,7 @@ def _listener(config: BrokerConfig, port: int) -> list[str]:
     return [
         f"listener {port} {config.address}".rstrip(),
         "protocol mqtt",
-        # Without a value, 2.0 takes TLS 1.2 and 1.3; a value would mean one version only.
+        # No tls_version: TLS 1.2 and newer.
         f"cafile {config.ca_file}",
         f"certfile {config.cert_file}",
         f"keyfile {config.key_file}",

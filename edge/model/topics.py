@@ -12,13 +12,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from edge.model.identifiers import COMMAND_ID_PATTERN, check_name
+from edge.model.identifiers import COMMAND_ID_PATTERN, NAME_PATTERN, check_name
 
 ROOT: Final = "edge/v1"
 EVENT_KINDS: Final = ("task", "container", "instance", "agent")
 _COMMAND: Final = re.compile(r"^edge/v1/[^/]+/[^/]+/cmd/([A-Za-z]{1,32})/([^/]+)$")
 _COMMAND_ID: Final = re.compile(COMMAND_ID_PATTERN)
-_DEVICE: Final = re.compile(r"^edge/v1/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/(.+)$")
+_NAME: Final = NAME_PATTERN[1:-1]
+_DEVICE: Final = re.compile(rf"edge/v1/({_NAME})/({_NAME})/(.+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from edge.mqtt.wire import Wire
 MAXIMUM_WAITING: Final = 4096
 """Publications accepted and not yet sent (the broker's Receive Maximum is used up); more are answered 0x97."""
 QUOTA_EXCEEDED: Final = 0x97
+_BATCH: Final = 32
 _NEVER: Final = float("inf")
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,9 @@ class PahoBroker:
             raise BrokerError("this broker connection was started before")
         self._on_event = on_event
         self._will = will
-        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._waker, False)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._thread.start()
 
@@ -199,23 +202,34 @@ class PahoBroker:
         return done or time.monotonic() >= self._stop_by
 
     def _hand_over(self, connection: Connection) -> None:
+        # What paho was given and the socket has not taken lies in paho's memory: give it no more until it is written.
+        room = 0 if connection.wants_write else _BATCH
         while connection.ready and connection.is_open():
             with self._lock:
                 if self._requests:
                     request = self._requests.popleft()
-                elif self._waiting and (connection.has_room or not self._waiting[0].qos):
-                    publication = self._waiting.popleft()
-                    request = self._publishing(publication)
+                elif room and self._may_publish(connection):
+                    request = self._publishing(self._waiting.popleft())
+                    room -= 1
                 else:
                     return
             request(connection)
+
+    def _may_publish(self, connection: Connection) -> bool:
+        return bool(self._waiting) and (connection.has_room or not self._waiting[0].qos)
+
+    def _has_work(self, connection: Connection) -> bool:
+        if not connection.ready:
+            return False
+        with self._lock:
+            return bool(self._requests) or (not connection.wants_write and self._may_publish(connection))
 
     @staticmethod
     def _publishing(publication: Publication) -> _Request:
         return lambda connection: connection.publish(publication)
 
     def _await_one(self, connection: Connection) -> None:
-        deadline = min(connection.deadline(), self._stop_by or _NEVER)
+        deadline = 0.0 if self._has_work(connection) else min(connection.deadline(), self._stop_by or _NEVER)
         events = select.POLLIN | (select.POLLOUT if connection.wants_write else 0)
         ready = self._poll(connection.fileno(), events, deadline)
         if ready & ~select.POLLOUT:
@@ -237,9 +251,12 @@ class PahoBroker:
         return ready.get(descriptor, 0)
 
     def _wait(self, descriptor: int, events: int, deadline: float) -> None:
-        while not self._poll(descriptor, events, deadline):
+        while True:
+            # Looked at before each sleep: an earlier one may have taken the wake-up.
             if self._is_stopping():
                 raise _StoppedError
+            if self._poll(descriptor, events, deadline):
+                return
             if time.monotonic() >= deadline:
                 raise TimeoutError
 

@@ -91,10 +91,20 @@ class Wire:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError) as error:
             raise BlockingIOError from error
         except OSError as error:
-            self._fail(error)
+            self._fail(self._last_words() or error)
             raise
         self.last_sent = time.monotonic()
         return sent
+
+    def _last_words(self) -> OSError | None:
+        # The peer may have said why it hung up; that is worth more than that writing failed.
+        try:
+            self._sock.recv(_CHUNK)
+        except (ssl.SSLEOFError, ConnectionError, BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError as error:
+            return error
+        return None
 
     def _fail(self, error: OSError) -> None:
         # With TLS 1.3 a refused client certificate is told after the handshake, in place of the first data.

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,9 +29,12 @@ def mosquitto_binary() -> str:
 class Mosquitto:
     """`with Mosquitto(folder, config, ports) as broker:`; ready when each port accepts a connection."""
 
-    def __init__(self, folder: Path, config: str, ports: tuple[int, ...]) -> None:
+    def __init__(
+        self, folder: Path, config: str, ports: tuple[int, ...], environment: Mapping[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ports = ports
+        self._environment = {**os.environ, **(environment or {})}
         self.log_file = folder / "mosquitto.log"
         self.config_file = folder / "mosquitto.conf"
         self.config_file.write_text(config)
@@ -59,7 +63,11 @@ class Mosquitto:
         assert self._process is None
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [mosquitto_binary(), "-c", str(self.config_file)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [mosquitto_binary(), "-c", str(self.config_file)],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         end = time.monotonic() + 10
         for port in self.ports:

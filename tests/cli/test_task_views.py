@@ -1,9 +1,8 @@
 import json
 from collections.abc import Sequence
 
-from tests.cli.bench import Bench
-
 from edge.model.documents import Command, CommandResult, CommandStatus
+from tests.cli.bench import Bench
 from tests.fakes.device import GOOD_LIFE, FakeDevice, succeeded
 
 

@@ -61,6 +61,7 @@ class PodmanEngine:
     """Podman behind a Unix socket; the contract is `ContainerEngine`'s."""
 
     def __init__(self, socket: Path) -> None:
+        self._socket = socket
         self._api = PodmanApi(socket)
         self._exits = ExitWatcher()
         self._limits = dict(choose_ulimits(read_facts()))
@@ -262,13 +263,7 @@ class PodmanEngine:
                 reason="CannotReadLogError",
                 hint="Use logDriver json-file or journald.",
             )
-        response = self._api.stream(
-            "GET", f"/containers/{runtime_id}/logs", parameters=parameters, timeout=None if follow else 30.0
-        )
-        if response.status_code >= 400:  # noqa: PLR2004
-            with closing(response):
-                raise refusal(response.status_code, response.content, "CannotReadLogError", NoSuchContainerError)
-        return LogStream(response)
+        return LogStream(self._socket, runtime_id, parameters, follow=follow)
 
     def _log_driver(self, runtime_id: str) -> str:
         answer = self._api.call("GET", f"/containers/{runtime_id}/json", missing=NoSuchContainerError)

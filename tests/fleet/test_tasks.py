@@ -13,6 +13,7 @@ from edge.fleet.assignments import TaskRecord
 from edge.fleet.database import Database
 from edge.fleet.devices import DeviceRecord, find_device
 from edge.fleet.tasks import (
+    STOPPED_TASKS_KEPT,
     adding,
     current_tasks,
     find_task,
@@ -118,6 +119,26 @@ def test_a_rejected_revision_takes_its_tasks_with_it(shop: Shop) -> None:
     gone = record_rejection(shop.database, shop.device, 2, "no", running)
     assert [task.task_id for task in gone] == [f"{2:032x}"]
     assert [task.task_id for task in current_tasks(shop.database, shop.device)] == [f"{1:032x}"]
+
+
+def test_only_the_newest_of_the_stopped_tasks_are_kept(shop: Shop) -> None:
+    for number in range(3):
+        shop.run(number)
+    stopped = [{"taskId": f"{number:032x}", "lastStatus": "STOPPED"} for number in range(2)]
+    record_report(shop.database, shop.device, {"revision": 3, "tasks": stopped})
+    with shop.database.transaction():
+        shop.database.change(
+            "INSERT INTO tasks SELECT printf('%032x', 100 + value), cluster, device, family, definition_revision,"
+            " task_group, started_by, '2027', created_revision, changed_revision, desired_status, stopped_reason,"
+            " last_status, reported FROM tasks, (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1"
+            " FROM n LIMIT ?) SELECT value FROM n) WHERE task_id = ?",
+            (STOPPED_TASKS_KEPT - 1, f"{0:032x}"),
+        )
+    next_revision(shop.database, SIGNER, shop.device, NOW, nothing_new)
+    with pytest.raises(NotFoundError):
+        find_task(shop.database, f"{0:032x}")
+    assert find_task(shop.database, f"{1:032x}").is_over
+    assert len(current_tasks(shop.database, shop.device)) == 1
 
 
 def test_a_task_is_found_by_the_beginning_of_its_id_or_by_its_arn(shop: Shop) -> None:

@@ -1,0 +1,144 @@
+"""The one place where an agent is wired: configuration in, a running engine out."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from edge import __version__
+from edge.agent import memory
+from edge.agent.adapters.clock import SystemClock
+from edge.agent.adapters.host import LinuxHost
+from edge.agent.adapters.podman import PodmanEngine
+from edge.agent.config import AgentConfig
+from edge.agent.engine.engine import Engine, Inbox, Parts
+from edge.agent.engine.events import StopRequested
+from edge.agent.engine.hands import WorkerHands
+from edge.agent.engine.intake import Judge
+from edge.agent.engine.log_streams import LogStreams
+from edge.agent.engine.ports import Clock
+from edge.agent.engine.reports import Reporter
+from edge.agent.engine.steps import Identity
+from edge.agent.store.state import StateStore
+from edge.agent.trust_file import load_trust
+from edge.errors import RefusedError, StoreFullError
+from edge.mqtt.broker import BrokerSettings
+from edge.mqtt.paho_broker import PahoBroker
+
+_log = logging.getLogger(__name__)
+
+_OCI_ARCHITECTURES: Final = {"X86_64": "amd64", "ARM64": "arm64"}
+
+
+def run(config: AgentConfig) -> None:
+    """Run an agent until SIGTERM or SIGINT; containers go on when it ends.
+
+    Raises:
+        RefusedError: Another agent works on the same state directory.
+        InvalidInputError, TrustError: The trust bundle cannot be used.
+        StoreError: The state file cannot be used.
+    """
+    with _only_one(config):
+        trust = load_trust(config.trust_bundle)
+        store = StateStore(config.database)
+        if store.set_aside is not None:
+            _log.error("%s was damaged: put aside as %s, beginning anew", config.database, store.set_aside.name)
+        clock, host = SystemClock(), LinuxHost()
+        facts = host.facts()
+        architecture = _OCI_ARCHITECTURES[facts.architecture]
+        identity = Identity(config.cluster, config.device, architecture, config.allow_privileged)
+        inbox = Inbox()
+        containers = PodmanEngine(config.podman_socket)
+        broker = PahoBroker(broker_settings(config))
+        streams = LogStreams(containers, broker, clock)
+        parts = Parts(
+            store=store,
+            broker=broker,
+            clock=clock,
+            judge=Judge(trust, config.cluster, config.device, config.allow_privileged),
+            reporter=Reporter(identity, facts, clock, __version__),
+            hands=WorkerHands(containers, host, identity, streams, inbox.put),
+            streams=streams,
+            connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
+            idle=memory.release,
+            cleanup_seconds=config.task_cleanup_wait_seconds,
+        )
+        engine = Engine(parts, inbox)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: inbox.put(StopRequested()))
+        _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())
+        try:
+            engine.run()
+        finally:
+            containers.close()
+            store.close()
+
+
+def broker_settings(config: AgentConfig) -> BrokerSettings:
+    """Return where the broker is and who we are to it; the client id is the device id."""
+    return BrokerSettings(
+        host=config.broker_host,
+        port=config.broker_port,
+        client_id=config.device,
+        ca_file=config.ca_file,
+        cert_file=config.cert_file,
+        key_file=config.key_file,
+        keepalive_seconds=config.keepalive_seconds,
+    )
+
+
+class _StatusFile:
+    """What `edge agent status` reads: who runs, and whether the broker is there."""
+
+    def __init__(self, path: Path, boot_id: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._fixed = {"pid": os.getpid(), "bootId": boot_id, "version": __version__, "startedAt": clock.now()}
+        self._last: str | None = None
+        self.write("not connected yet")
+
+    def write(self, problem: str) -> None:
+        """Note a change of the connection; the same again is not written again."""
+        if problem == self._last:
+            return
+        self._last = problem
+        connection = {"connected": not problem, "since": self._clock.now(), "reason": problem}
+        document: dict[str, Any] = {**self._fixed, "connection": connection}
+        try:
+            # Not synced: it is true only as long as this process runs.
+            temporary = self._path.with_suffix(".new")
+            temporary.write_text(json.dumps(document))
+            temporary.replace(self._path)
+        except OSError as error:
+            _log.warning("cannot write %s: %s", self._path, error.strerror)
+
+
+@contextmanager
+def _only_one(config: AgentConfig) -> Iterator[None]:
+    """Hold the state directory: two agents on one would start every task twice."""
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = config.pid_file.open("a+")
+    except OSError as error:
+        raise StoreFullError(
+            f"cannot use the state directory {config.state_dir}: {error.strerror}",
+            hint="Look at the folder's owner, mode and file system.",
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise RefusedError(
+                f"an agent works on {config.state_dir} already (process {file.read().strip() or 'unknown'})",
+                hint="Stop that one first, or give this one a state directory of its own.",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

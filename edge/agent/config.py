@@ -1,0 +1,187 @@
+"""The agent's configuration: one TOML file, every key checked, unknown ones refused with the nearest known name."""
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edge.errors import InvalidInputError
+from edge.model.identifiers import NAME_PATTERN
+
+CONFIG_VERSION: Final = 1
+DEFAULT_PODMAN_SOCKET: Final = "/run/podman/podman.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Where the agent finds everything; paths are absolute.
+
+    Attributes:
+        keepalive_seconds: MQTT keep-alive, and so the longest a dead link goes unnoticed (times 1.5).
+        trust_bundle: The signed trust bundle: whose desired states this device obeys.
+        allow_privileged: Whether a signed task definition may ask for `privileged`.
+        task_cleanup_wait_seconds: How long a stopped task's containers are kept to be looked at.
+    """
+
+    path: Path
+    cluster: str
+    device: str
+    broker_host: str
+    broker_port: int
+    ca_file: Path | None
+    cert_file: Path | None
+    key_file: Path | None
+    trust_bundle: Path
+    state_dir: Path
+    podman_socket: Path
+    keepalive_seconds: int = 60
+    allow_privileged: bool = False
+    task_cleanup_wait_seconds: float = 3 * 3600.0
+    log_level: str = "INFO"
+
+    @property
+    def database(self) -> Path:
+        """The state store's file."""
+        return self.state_dir / "state.db"
+
+    @property
+    def pid_file(self) -> Path:
+        """Holds the running agent's process id, and its lock."""
+        return self.state_dir / "agent.pid"
+
+    @property
+    def status_file(self) -> Path:
+        """What the running agent says about its connection, for `edge agent status`."""
+        return self.state_dir / "agent.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    kind: type
+    required: bool = False
+    default: Any = None
+    pattern: str = ""
+    least: float = 0
+    most: float = 2**31
+    choices: tuple[str, ...] = field(default=())
+
+
+_KEYS: Final[dict[str, _Key]] = {
+    "version": _Key(int, required=True, least=CONFIG_VERSION, most=CONFIG_VERSION),
+    "device.cluster": _Key(str, required=True, pattern=NAME_PATTERN),
+    "device.id": _Key(str, required=True, pattern=NAME_PATTERN),
+    "broker.host": _Key(str, required=True, pattern=r"^[^\s/]+$"),
+    "broker.port": _Key(int, default=8883, least=1, most=65535),
+    "broker.ca_file": _Key(str),
+    "broker.cert_file": _Key(str),
+    "broker.key_file": _Key(str),
+    "broker.keepalive_seconds": _Key(int, default=60, least=5, most=3600),
+    "trust.bundle": _Key(str, required=True),
+    "storage.state_dir": _Key(str, required=True),
+    "podman.socket": _Key(str, default=DEFAULT_PODMAN_SOCKET),
+    "policy.allow_privileged": _Key(bool, default=False),
+    "tasks.cleanup_wait_seconds": _Key(int, default=10800, least=60, most=7 * 86400),
+    "log.level": _Key(str, default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")),
+}
+"""Every key there is; `docs/configuration.md` has the table, and a test holds the two together."""
+
+_MAXIMUM_BYTES: Final = 64 * 1024
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read and check a configuration file; relative paths in it are relative to its folder.
+
+    Raises:
+        InvalidInputError: It cannot be read, is not TOML, or says something wrong; `problems` has every key.
+    """
+    values = _flatten(_read(path))
+    problems = [(key, _unknown(key)) for key in values if key not in _KEYS]
+    checked: dict[str, Any] = {}
+    for name, key in _KEYS.items():
+        problem = _problem(key, values.get(name))
+        if problem:
+            problems.append((name, problem))
+        checked[name] = values.get(name, key.default)
+    if (checked["broker.cert_file"] is None) != (checked["broker.key_file"] is None):
+        problems.append(("broker.cert_file", "cert_file and key_file go together"))
+    if problems:
+        raise InvalidInputError(
+            f"{path} is not a configuration of the agent",
+            hint="The keys are explained in docs/configuration.md.",
+            problems=tuple(problems),
+        )
+    return _config(path.absolute(), checked)
+
+
+def _config(path: Path, checked: dict[str, Any]) -> AgentConfig:
+    def resolved(name: str) -> Path | None:
+        return None if checked[name] is None else path.parent / checked[name]
+
+    return AgentConfig(
+        path=path,
+        cluster=checked["device.cluster"],
+        device=checked["device.id"],
+        broker_host=checked["broker.host"],
+        broker_port=checked["broker.port"],
+        ca_file=resolved("broker.ca_file"),
+        cert_file=resolved("broker.cert_file"),
+        key_file=resolved("broker.key_file"),
+        keepalive_seconds=checked["broker.keepalive_seconds"],
+        trust_bundle=path.parent / checked["trust.bundle"],
+        state_dir=path.parent / checked["storage.state_dir"],
+        podman_socket=path.parent / checked["podman.socket"],
+        allow_privileged=checked["policy.allow_privileged"],
+        task_cleanup_wait_seconds=float(checked["tasks.cleanup_wait_seconds"]),
+        log_level=checked["log.level"],
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAXIMUM_BYTES + 1)
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot read {path}: {error.strerror}",
+            hint="Give the file that `edge fleet device add` wrote, with --config.",
+        ) from error
+    if len(data) > _MAXIMUM_BYTES:
+        raise InvalidInputError(f"{path} is larger than {_MAXIMUM_BYTES} bytes: it is not a configuration")
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"{path} is not TOML: {error}", hint="Mend the line that is named.") from error
+
+
+def _flatten(document: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _problem(key: _Key, value: Any) -> str:
+    if value is None:
+        return "is missing" if key.required else ""
+    if type(value) is not key.kind:
+        return f"must be {_KIND_NAMES[key.kind]}, not {value!r}"
+    if isinstance(value, int) and not isinstance(value, bool) and not key.least <= value <= key.most:
+        return f"must be {key.least}" if key.least == key.most else f"must be from {key.least} to {key.most}"
+    if key.pattern and not re.fullmatch(key.pattern, str(value)):
+        return f"{value!r} is not allowed here (it must match {key.pattern})"
+    if key.choices and value not in key.choices:
+        return f"must be one of {', '.join(key.choices)}"
+    return ""
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _KEYS, n=1)
+    return "there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+_KIND_NAMES: Final = {int: "a whole number", str: "a text in quotes", bool: "true or false"}

@@ -1,0 +1,417 @@
+"""The engine: one thread, one inbox, one writer. Facts in; decisions, commits and messages out.
+
+The order that keeps promises: verify, persist, PUBACK, plan, act, report. Nothing is acknowledged before it is stored,
+and no step that follows from a revision begins before the revision is.
+"""
+
+import hashlib
+import logging
+import queue
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, assert_never
+
+from edge.agent.engine.backoff import Backoff
+from edge.agent.engine.commands import Bench, Commands
+from edge.agent.engine.events import (
+    BrokerReported,
+    CommandEnded,
+    ContainerEvent,
+    ContainerExited,
+    ContainerInspected,
+    ContainersListed,
+    Event,
+    ListingFailed,
+    PullBegan,
+    StepFailed,
+    StepSucceeded,
+    StopRequested,
+)
+from edge.agent.engine.intake import ExpiredError, Judge, revision_of
+from edge.agent.engine.log_streams import LogStreams
+from edge.agent.engine.ports import Clock
+from edge.agent.engine.reconciler import Hands, Reconciler
+from edge.agent.engine.reports import Reporter
+from edge.agent.engine.uplink import REFUSED, Uplink
+from edge.agent.store.state import Change, StateStore
+from edge.errors import EdgeError, InvalidInputError, StoreError, SupersededError
+from edge.model.describe import applied
+from edge.model.documents import (
+    CommandResult,
+    CommandStatus,
+    ConnectionState,
+    Problem,
+    RevisionAck,
+    RevisionOutcome,
+)
+from edge.model.topics import parse_command, parse_device
+from edge.mqtt.broker import (
+    Broker,
+    BrokerEvent,
+    Connected,
+    Disconnected,
+    MessageReceived,
+    Publication,
+    PublicationAcknowledged,
+    Subscribed,
+    Will,
+)
+
+_log = logging.getLogger(__name__)
+
+CLEANUP_SECONDS: Final = 3 * 3600.0
+"""How long a stopped task's containers are kept to be looked at; the ECS agent's default."""
+IDLE_SECONDS: Final = 30.0
+"""After so long without an event the memory of the last work is given back."""
+
+
+class Inspector(Hands, Bench, Protocol):
+    """Everything that is done on workers."""
+
+    def inspect(self, runtime_id: str) -> None:
+        """Look at a container; answered by `ContainerInspected`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine is made of; `agent.app` wires the real ones, a test its own.
+
+    Attributes:
+        connection_changed: Told why there is no connection, or nothing when there is, for who looks at the device.
+        idle: Called once after each time of quiet.
+    """
+
+    store: StateStore
+    broker: Broker
+    clock: Clock
+    judge: Judge
+    reporter: Reporter
+    hands: Inspector
+    streams: LogStreams
+    connection_changed: Callable[[str], None] = lambda _problem: None
+    idle: Callable[[], None] = lambda: None
+    cleanup_seconds: float = CLEANUP_SECONDS
+
+
+class Inbox:
+    """The engine's one door; `put` may be called from any thread and from signal handlers."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def put(self, event: Event) -> None:
+        """Tell the engine something."""
+        self._queue.put(event)
+
+    def get(self, timeout: float | None) -> Event | None:
+        """Return the next event, or None when there was none for `timeout` seconds (None: wait for ever)."""
+        try:
+            return self._queue.get(timeout=timeout) if timeout != 0 else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+
+class Engine:
+    """The mind of a device."""
+
+    def __init__(self, parts: Parts, inbox: Inbox) -> None:
+        self._parts = parts
+        self._inbox = inbox
+        self._store = parts.store
+        self._clock = parts.clock
+        self._topics = parts.reporter.topics
+        self._boot_id = parts.reporter.facts.boot_id
+        self._revision = int(self._store.meta("revision") or 0)
+        self._envelope_digest = self._store.meta("envelope_digest") or b""
+        self._acked = RevisionOutcome((self._store.meta("outcome") or b"ACCEPTED").decode())
+        self._reported_version = int(self._store.meta("reported_version") or 0)
+        self._problem = ""
+        self._session = ""
+        self._engine_version = ""
+        self._stopping = False
+        self._unstored: dict[str, MessageReceived] = {}
+        self._store_retries: Backoff[str] = Backoff(1.0, 60.0)
+        self._reconciler = Reconciler(
+            self._store.tasks(),
+            boot_id=self._boot_id,
+            previous_boot_id=(self._store.meta("boot_id") or b"").decode(),
+            clock=self._clock,
+            hands=parts.hands,
+            cleanup_seconds=parts.cleanup_seconds,
+            describe_event=parts.reporter.event,
+            has_assignment=self._revision > 0,
+        )
+        self._uplink = Uplink(parts.broker, self._topics, self._store, self._reported)
+        identity = parts.reporter.identity
+        self._commands = Commands(
+            self._store, self._reconciler, parts.hands, (identity.cluster, identity.device), self._uplink.answer
+        )
+        self._resume()
+
+    def run(self) -> None:
+        """Work until `StopRequested`; containers are left as they are."""
+        self._parts.broker.start(self._hear, self._new_will())
+        idle = False
+        while not self._stopping:
+            self._turn()
+            event = self._inbox.get(self._patience(idle=idle))
+            idle = event is None
+            if event is None:
+                self._parts.idle()
+            while event is not None:
+                self._handle(event)
+                event = self._inbox.get(0)
+        self._turn()
+        self._parts.streams.close()
+        farewell = self._parts.reporter.status(ConnectionState.OFFLINE, self._session, "agent stopped")
+        self._parts.broker.stop(Publication(self._topics.status, farewell, 0, retain=True))
+
+    def _hear(self, event: BrokerEvent) -> None:
+        """Pass on what the broker's thread says; the next will is set before that thread can connect again."""
+        self._inbox.put(BrokerReported(event, self._session))
+        if isinstance(event, Disconnected):
+            self._parts.broker.set_will(self._new_will())
+
+    def _turn(self) -> None:
+        """Act on what is known, then make it last, then say it."""
+        if not self._stopping:
+            self._reconciler.dispatch()
+        self._take_up_unstored()
+        if self._commit():
+            self._acknowledge_applied()
+        self._uplink.pump()
+
+    def _patience(self, *, idle: bool) -> float | None:
+        now = self._clock.monotonic()
+        times = [self._reconciler.next_due(), self._store_retries.next_due(now)]
+        due = [max(0.001, t - now) for t in times if t is not None]
+        return min([*due, *([] if idle else [IDLE_SECONDS])], default=None)
+
+    # --- facts ------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case BrokerReported():
+                self._broker_said(event.event, event.session)
+            case CommandEnded():
+                change = self._reconciler.change
+                self._commands.ended(event.command_id, event.status, event.result, event.reason, change)
+            case ContainerExited():
+                self._parts.hands.inspect(event.runtime_id)
+            case StopRequested():
+                self._stopping = True
+            case _:
+                self._containers_said(event)
+
+    def _containers_said(self, event: ContainerEvent) -> None:
+        match event:
+            case StepSucceeded():
+                self._reconciler.step_succeeded(event.step, event.outcome)
+            case StepFailed():
+                self._reconciler.step_failed(event.step, event.error)
+            case PullBegan():
+                self._reconciler.pull_began(event.task_id, event.container)
+            case ContainerInspected(answered=True):
+                self._reconciler.inspected(event.runtime_id, event.found)
+            case ContainerInspected():
+                self._reconciler.exit_unclear(event.runtime_id)
+            case ContainersListed():
+                self._reconciler.listed(event.found)
+                self._learn_version(event.engine_version)
+            case ListingFailed():
+                self._reconciler.listing_failed(event.error)
+            case _:
+                assert_never(event)
+
+    def _broker_said(self, event: BrokerEvent, session: str) -> None:
+        match event:
+            case Connected():
+                topics = self._topics
+                self._parts.broker.subscribe(((topics.desired, 1), (topics.commands, 1), (topics.streams_in, 0)))
+                status = self._parts.reporter.status(ConnectionState.ONLINE, session)
+                birth = self._parts.reporter.birth(self._engine_version)
+                self._uplink.connection_made(event, status, birth)
+                self._parts.connection_changed("")
+            case Disconnected():
+                self._uplink.connection_lost()
+                self._parts.connection_changed(event.reason)
+            case MessageReceived():
+                self._message(event)
+            case PublicationAcknowledged():
+                self._uplink.acknowledged(event, self._reconciler.change)
+            case Subscribed():
+                refused = [f for f, code in zip(event.filters, event.reason_codes, strict=False) if code >= REFUSED]
+                if refused:
+                    _log.error("the broker refuses our subscriptions to %s: look at its access list", refused)
+            case _:
+                assert_never(event)
+
+    def _message(self, message: MessageReceived) -> None:
+        try:
+            if message.topic == self._topics.desired:
+                self._desired(message)
+            elif (command := parse_command(message.topic)) is not None:
+                self._command(message, *command)
+            elif (parsed := parse_device(message.topic)) is not None and parsed[1].startswith("stream/"):
+                self._parts.streams.heard(parsed[1].split("/")[1], message.payload)
+        except StoreError as error:
+            # Not stored, so not acknowledged; of two desired states only the newer one matters.
+            self._unstored[message.topic] = message
+            self._store_failed("message", error)
+            return
+        self._unstored.pop(message.topic, None)
+        if message.qos:
+            self._parts.broker.acknowledge(message)
+
+    def _take_up_unstored(self) -> None:
+        if self._unstored and "message" not in self._store_retries.waiting(self._clock.monotonic()):
+            for message in list(self._unstored.values()):
+                self._message(message)
+            if not self._unstored:
+                self._store_retries.succeeded("message")
+
+    # --- desired state ----------------------------------------------------------------------------------------
+
+    def _desired(self, message: MessageReceived) -> None:
+        digest = hashlib.sha256(message.payload).hexdigest().encode()
+        if digest == self._envelope_digest:
+            # The broker gives a retained message with every subscription: answered again, done once.
+            self._answer_revision(self._revision, self._acked)
+            return
+        try:
+            judged = self._parts.judge.desired_state(
+                message.payload, in_force=self._revision, tasks=self._reconciler.tasks
+            )
+        except EdgeError as error:
+            self._refuse_revision(revision_of(message.payload), error)
+            return
+        revision = judged.assignment.revision
+        meta = {
+            "revision": str(revision).encode(),
+            "desired": judged.payload,
+            "envelope_digest": digest,
+            "outcome": RevisionOutcome.ACCEPTED.value.encode(),
+        }
+        self._store.commit(Change(meta=meta))
+        self._revision, self._envelope_digest = revision, digest
+        self._acked = RevisionOutcome.ACCEPTED
+        self._reconciler.assign(judged.assignment)
+        self._answer_revision(revision, RevisionOutcome.ACCEPTED)
+
+    def _refuse_revision(self, revision: int | None, error: EdgeError) -> None:
+        outcome = RevisionOutcome.SUPERSEDED if isinstance(error, SupersededError) else RevisionOutcome.REJECTED
+        problems = error.problems if isinstance(error, InvalidInputError) else ()
+        errors = [Problem(path=path, message=text) for path, text in problems] or [Problem(path="", message=str(error))]
+        _log.warning("desired state refused (%s): %s", outcome.value, "; ".join(e.message for e in errors))
+        self._uplink.acknowledge_revision(RevisionAck(revision=revision, outcome=outcome, errors=errors))
+
+    def _answer_revision(self, revision: int, outcome: RevisionOutcome) -> None:
+        self._uplink.acknowledge_revision(RevisionAck(revision=revision, outcome=outcome))
+
+    def _acknowledge_applied(self) -> None:
+        if self._acked is RevisionOutcome.ACCEPTED and self._revision and applied(self._reconciler.tasks.values()):
+            self._acked = RevisionOutcome.APPLIED
+            self._reconciler.change.meta["outcome"] = self._acked.value.encode()
+            self._commit()
+            self._answer_revision(self._revision, self._acked)
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    def _command(self, message: MessageReceived, op: str, command_id: str) -> None:
+        known = self._commands.known(command_id)
+        if known is not None:
+            self._uplink.answer(known)
+            return
+        try:
+            command = self._parts.judge.command(
+                message.payload,
+                op=op,
+                command_id=command_id,
+                now=self._clock.now(),
+                clock_is_good=self._clock.is_synchronized(),
+            )
+            stored = self._commands.accept(command, message.response_topic, message.correlation)
+        except StoreError:
+            raise
+        except EdgeError as error:
+            status = CommandStatus.EXPIRED if isinstance(error, ExpiredError) else CommandStatus.REJECTED
+            _log.warning("command %s/%s refused: %s", op, command_id, error)
+            self._uplink.refuse(CommandResult(id=command_id, op=op, status=status, reason=str(error)))
+            return
+        self._store.commit(Change(commands={stored.id: stored}))
+        self._commands.begin(stored, self._reconciler.change)
+
+    # --- store and link ---------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Take up where an agent before us was: its revision may be stored and not yet in its tasks."""
+        change = self._reconciler.change
+        change.meta["boot_id"] = self._boot_id.encode()
+        payload = self._store.meta("desired")
+        if payload is not None:
+            try:
+                assignment = self._parts.judge.read(payload, in_force=0, tasks=self._reconciler.tasks)
+            except EdgeError as error:
+                _log.error("the stored revision %d cannot be read by this version: %s", self._revision, error)
+            else:
+                self._reconciler.assign(assignment)
+            self._answer_revision(self._revision, self._acked)
+        self._commands.resume(change)
+
+    def _commit(self) -> bool:
+        """Write what changed; on a full disk it is kept in memory, and tried again."""
+        change = self._reconciler.change
+        if not change:
+            return True
+        if "commit" in self._store_retries.waiting(self._clock.monotonic()):
+            return False
+        if change.tasks:
+            self._reported_version += 1
+            change.meta["reported_version"] = str(self._reported_version).encode()
+            self._uplink.tasks_changed()
+        try:
+            self._store.commit(change)
+        except StoreError as error:
+            self._store_failed("commit", error)
+            return False
+        self._store_retries.succeeded("commit")
+        self._set_problem("")
+        self._reconciler.change = Change()
+        return True
+
+    def _store_failed(self, what: str, error: StoreError) -> None:
+        self._store_retries.failed(what, self._clock.monotonic(), str(error))
+        _log.warning("cannot store a %s; trying again: %s", what, error)
+        self._set_problem(str(error))
+
+    def _set_problem(self, problem: str) -> None:
+        """Tell the operator what is wrong with the agent itself; shown beside its tasks."""
+        if problem != self._problem:
+            self._problem = problem
+            self._uplink.tasks_changed()
+
+    def _learn_version(self, version: str) -> None:
+        if version != self._engine_version:
+            self._engine_version = version
+            self._uplink.birth_changed(self._parts.reporter.birth(version))
+
+    def _reported(self, maximum_bytes: int) -> bytes:
+        return self._parts.reporter.reported(
+            self._reconciler.tasks.values(),
+            revision=self._revision,
+            version=self._reported_version,
+            dropped_events=self._store.events_dropped(),
+            problem=self._problem,
+            maximum_bytes=maximum_bytes,
+        )
+
+    def _new_will(self) -> Will:
+        """Every connection has its own session, and its own will: an old one cannot speak for a new one.
+
+        Called by the engine's thread before the broker starts, and by the broker's thread from then on.
+        """
+        self._session = uuid.uuid4().hex
+        payload = self._parts.reporter.status(ConnectionState.OFFLINE, self._session, "connection lost")
+        return Will(self._topics.status, payload)

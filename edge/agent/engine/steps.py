@@ -1,0 +1,168 @@
+"""How each step of a plan is performed on the container engine: blocking, on a worker, tried again without harm."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from edge.agent.engine.adoption import container_of
+from edge.agent.engine.events import StepOutcome
+from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image
+from edge.errors import EngineError, NameInUseError, NoSuchContainerError
+from edge.model.container_spec import LABEL_DEFINITION_DIGEST, ContainerSpec
+from edge.model.container_spec_builder import (
+    SpecContext,
+    build_container_spec,
+    container_name_for,
+    task_volume_names,
+    volume_specs,
+)
+from edge.model.plan import (
+    CreateContainer,
+    FetchImage,
+    ReleaseTask,
+    RemoveContainer,
+    StartContainer,
+    Step,
+    StopContainer,
+)
+from edge.model.task import Task
+from edge.model.task_definition import TaskDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this device is, and what its owner allows.
+
+    Attributes:
+        architecture: As OCI names it (`amd64`, `arm64`); which variant of an image is pulled.
+    """
+
+    cluster: str
+    device: str
+    architecture: str
+    allow_privileged: bool = False
+
+
+class StepRunner:
+    """Performs steps. Every method may be called again after it failed, or after nobody knows whether it did."""
+
+    def __init__(self, engine: ContainerEngine, host: Host, identity: Identity) -> None:
+        self._engine = engine
+        self._host = host
+        self._identity = identity
+
+    def perform(self, step: Step, task: Task, definition: TaskDefinition) -> StepOutcome:
+        """Perform one step of `task`.
+
+        Args:
+            step: What to do.
+            task: As it was when the step was planned, with the ports that were chosen for it.
+            definition: Its task definition, parsed.
+
+        Raises:
+            EngineError: It was refused, or (`EngineUnavailableError`) nobody knows.
+        """
+        match step:
+            case FetchImage():
+                image = self.local_image(step, task, definition)
+                return image or self._engine.pull(task.container(step.container).image, self._identity.architecture)
+            case CreateContainer():
+                return self._create(step.container, task, definition)
+            case StartContainer():
+                self._limit(task, definition)
+                return self._engine.start(task.container(step.container).runtime_id)
+            case StopContainer():
+                return self._stop(step.container, task, definition)
+            case RemoveContainer():
+                found = self._find(task, definition, step.container)
+                if found is not None:
+                    self._engine.remove(found.runtime_id)
+                return None
+            case ReleaseTask():
+                for name in task_volume_names(definition, task.task_id):
+                    self._engine.remove_volume(name)
+                self._host.release_task(task.task_id)
+                return None
+            case _:
+                assert_never(step)
+
+    def local_image(self, step: FetchImage, task: Task, definition: TaskDefinition) -> Image | None:
+        """Return the image if the local store has it: a device on a slow link starts what it has.
+
+        (`pullImage` renews a tag on request; a digest never needs it.)
+
+        Raises:
+            EngineError: The task definition is for another architecture, or the store could not be asked.
+        """
+        wanted = definition.oci_architecture
+        if wanted and wanted != self._identity.architecture:
+            raise EngineError(
+                f"the task definition is for {wanted}, this device is {self._identity.architecture}",
+                reason="CannotPullContainerError",
+                hint="Change runtimePlatform.cpuArchitecture, or run the task on another device.",
+            )
+        image = self._engine.image(task.container(step.container).image)
+        return image if image and image.architecture == self._identity.architecture else None
+
+    def _create(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
+        for volume in volume_specs(definition, task.task_id):
+            self._engine.create_volume(volume)
+        spec = self._spec(name, task, definition)
+        try:
+            runtime_id = self._engine.create(spec)
+        except NameInUseError:
+            return self._settle_name(spec, task)
+        return FoundContainer(runtime_id, spec.name, dict(spec.labels), EngineStatus.CREATED, image_id=spec.image_id)
+
+    def _settle_name(self, spec: ContainerSpec, task: Task) -> FoundContainer:
+        """Adopt what an earlier try left under the name, unless it is broken or of another definition."""
+        found = self._engine.find(spec.name)
+        if found is not None:
+            ours = found.labels.get(LABEL_DEFINITION_DIGEST) == task.definition_digest
+            if ours and found.status is not EngineStatus.GONE_WRONG:
+                return found
+            if container_of(found)[0] != task.task_id:
+                raise EngineError(
+                    f"a container named {spec.name} is there already, and it is not of this task",
+                    hint=f"Look at it with `podman inspect {spec.name}` and remove it if nobody needs it.",
+                )
+            self._engine.remove(found.runtime_id)
+        runtime_id = self._engine.create(spec)
+        return FoundContainer(runtime_id, spec.name, dict(spec.labels), EngineStatus.CREATED, image_id=spec.image_id)
+
+    def _stop(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer | None:
+        found = self._find(task, definition, name)
+        if found is None or found.status in (EngineStatus.EXITED, EngineStatus.CREATED):
+            return found
+        self._engine.stop(found.runtime_id, definition.container(name).stop_timeout)
+        return self._engine.inspect(found.runtime_id)
+
+    def _find(self, task: Task, definition: TaskDefinition, name: str) -> FoundContainer | None:
+        runtime_id = task.container(name).runtime_id
+        if runtime_id:
+            return self._engine.inspect(runtime_id)
+        found = self._engine.find(container_name_for(task.task_id, definition, name))
+        return found if found and container_of(found)[0] == task.task_id else None
+
+    def _limit(self, task: Task, definition: TaskDefinition) -> str:
+        return self._host.limit_task(task.task_id, cpu_units=definition.cpu, memory_mib=definition.memory)
+
+    def _spec(self, name: str, task: Task, definition: TaskDefinition) -> ContainerSpec:
+        container = task.container(name)
+        context = SpecContext(
+            cluster=self._identity.cluster,
+            device=self._identity.device,
+            task_id=task.task_id,
+            definition_digest=task.definition_digest,
+            image_id=container.image_id,
+            ports=tuple((p.container_port, p.protocol, p.host_port) for p in container.ports),
+            runtime_ids={c.name: c.runtime_id for c in task.containers if c.runtime_id},
+            cgroup_parent=self._limit(task, definition),
+        )
+        return build_container_spec(definition, name, context)
+
+
+def explain(error: EngineError) -> str:
+    """Return a failure as ECS words it: `Name: message`."""
+    if isinstance(error, NoSuchContainerError):
+        return f"NoSuchContainerError: {error}"
+    return f"{error.reason}: {error}"

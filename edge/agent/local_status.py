@@ -1,0 +1,72 @@
+"""What a device knows about its own agent, read from outside: the lock, the status file, the state file.
+
+Works whether the agent runs or not, and never disturbs it: the database is opened read-only.
+"""
+
+import fcntl
+import json
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from edge.agent.config import AgentConfig
+from edge.errors import StoreError
+from edge.model.describe import describe_task
+from edge.model.task import task_from_json
+
+
+def local_status(config: AgentConfig) -> dict[str, Any]:
+    """Return `{running, pid, connection, device, cluster, revision, outcome, tasks}`.
+
+    Raises:
+        StoreError: The state file is there and cannot be read.
+    """
+    running = _is_locked(config)
+    said = _said(config) if running else {}
+    revision, outcome, tasks = _stored(config)
+    return {
+        "cluster": config.cluster,
+        "device": config.device,
+        "running": running,
+        "pid": said.get("pid"),
+        "startedAt": said.get("startedAt"),
+        "agentVersion": said.get("version"),
+        "connection": said.get("connection", {"connected": False, "reason": "the agent does not run"}),
+        "revision": revision,
+        "outcome": outcome,
+        "tasks": tasks,
+    }
+
+
+def _is_locked(config: AgentConfig) -> bool:
+    try:
+        with config.pid_file.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise StoreError(f"cannot look at {config.pid_file}: {error.strerror}", hint="Ask as root.") from error
+    return False
+
+
+def _said(config: AgentConfig) -> dict[str, Any]:
+    try:
+        said = json.loads(config.status_file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _stored(config: AgentConfig) -> tuple[int, str, list[dict[str, Any]]]:
+    if not config.database.exists():
+        return 0, "", []
+    try:
+        with closing(sqlite3.connect(f"file:{config.database}?mode=ro", uri=True, timeout=5.0)) as connection:
+            meta = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('revision', 'outcome')"))
+            records = connection.execute("SELECT record FROM task ORDER BY task_id").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read {config.database}: {error}", hint="Ask as root.") from error
+    tasks = [describe_task(task_from_json(json.loads(record)), config.cluster, config.device) for (record,) in records]
+    return int(meta.get("revision", b"0")), bytes(meta.get("outcome", b"")).decode(), tasks

@@ -1,0 +1,227 @@
+"""From a task definition to what the container engine is told: ECS's meaning of each field, decided here.
+
+Sources: AWS's `RegisterTaskDefinition` reference; the ECS agent for defaults the reference does not state.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from edge.model.container_spec import (
+    LABEL_CONTAINER,
+    LABEL_DEFINITION_DIGEST,
+    LABEL_DEVICE,
+    LABEL_TASK_ID,
+    ContainerSpec,
+    Device,
+    LogSettings,
+    Mount,
+    PortMapping,
+    Ulimit,
+    VolumeSpec,
+)
+from edge.model.sizes import parse_size
+from edge.model.task_definition import MEGABYTE, ContainerDefinition, LinuxParameters, TaskDefinition, Volume
+from edge.model.task_definition_rules import CAPABILITIES
+
+DEFAULT_CAPABILITIES: Final = (
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+"""Docker's default set, which ECS documents; Podman's own differs from version to version."""
+DEFAULT_NOFILE: Final = Ulimit("nofile", 1024, 4096)
+"""The ECS agent's default for containers that say nothing."""
+MINIMUM_CPU_SHARES: Final = 2
+"""The kernel's; ECS turns 0 and 1 into it."""
+_PERMISSIONS: Final = {"read": "r", "write": "w", "mknod": "m"}
+
+
+@dataclass(frozen=True, slots=True)
+class SpecContext:
+    """What a task definition does not say: where, as whose, with which image and which ports.
+
+    Attributes:
+        image_id: Config digest in hexadecimal.
+        ports: `(container port, protocol, host port)` as chosen.
+        runtime_ids: By container name, for `volumesFrom`.
+        cgroup_parent: Where the task's own limits are; empty for none.
+    """
+
+    cluster: str
+    device: str
+    task_id: str
+    definition_digest: str
+    image_id: str
+    ports: tuple[tuple[int, str, int], ...] = ()
+    runtime_ids: Mapping[str, str] = field(default_factory=dict)
+    cgroup_parent: str = ""
+
+
+def container_name_for(task_id: str, definition: TaskDefinition, container: str) -> str:
+    """Return the engine's name for a container: readable, at most 128 characters, one for each task and container."""
+    return f"edge-{definition.family[:48]}-{container[:48]}-{task_id[:24]}"
+
+
+def build_container_spec(definition: TaskDefinition, container_name: str, context: SpecContext) -> ContainerSpec:
+    """Return everything the engine is told about one container."""
+    container = definition.container(container_name)
+    linux = container.linux_parameters or LinuxParameters()
+    return ContainerSpec(
+        name=container_name_for(context.task_id, definition, container_name),
+        image_id=context.image_id,
+        labels=_labels(container, context),
+        command=tuple(container.command) if container.command is not None else None,
+        entrypoint=tuple(container.entry_point) if container.entry_point is not None else None,
+        working_directory=container.working_directory,
+        environment=tuple({pair.name: pair.value for pair in container.environment}.items()),
+        user=container.user,
+        network_mode=definition.network_mode,
+        hostname=container.hostname,
+        extra_hosts=tuple((host.hostname, host.ip_address) for host in container.extra_hosts),
+        dns_servers=tuple(container.dns_servers),
+        ports=_ports(definition, context),
+        mounts=(*_volume_mounts(definition, container, context.task_id), *_tmpfs_mounts(linux)),
+        volumes_from=tuple((context.runtime_ids[v.source_container], v.read_only) for v in container.volumes_from),
+        read_only_root=container.readonly_root_filesystem,
+        privileged=container.privileged,
+        init=linux.init_process_enabled,
+        capabilities=_capabilities(linux),
+        devices=tuple(_devices(linux)),
+        ulimits=_ulimits(container),
+        shm_bytes=linux.shared_memory_size * MEGABYTE if linux.shared_memory_size else None,
+        cpu_shares=max(container.cpu, MINIMUM_CPU_SHARES),
+        memory_bytes=container.memory * MEGABYTE if container.memory else None,
+        memory_reservation_bytes=container.memory_reservation * MEGABYTE if container.memory_reservation else None,
+        stop_timeout=container.stop_timeout,
+        log=_log(container),
+        cgroup_parent=context.cgroup_parent,
+    )
+
+
+def volume_specs(definition: TaskDefinition, task_id: str) -> tuple[VolumeSpec, ...]:
+    """Return the engine's volumes the task needs, shared ones among them; host paths are no volumes."""
+    specs = []
+    for volume in definition.volumes:
+        name = _volume_name(volume, task_id)
+        if name is None:
+            continue
+        docker = volume.docker_volume_configuration
+        options = tuple(docker.driver_opts.items()) if docker else ()
+        labels = tuple(docker.labels.items()) if docker else ()
+        own = ((LABEL_TASK_ID, task_id),) if _is_task_scoped(volume) else ()
+        specs.append(VolumeSpec(name, options=options, labels=(*labels, *own)))
+    return tuple(specs)
+
+
+def task_volume_names(definition: TaskDefinition, task_id: str) -> tuple[str, ...]:
+    """Return the names of the volumes that end with the task."""
+    return tuple(
+        name
+        for volume in definition.volumes
+        if _is_task_scoped(volume) and (name := _volume_name(volume, task_id)) is not None
+    )
+
+
+def policy_problems(definition: TaskDefinition, *, allow_privileged: bool) -> tuple[tuple[str, str], ...]:
+    """Return `(path, message)` for what the device's owner does not allow, whoever signed it."""
+    if allow_privileged:
+        return ()
+    return tuple(
+        (f"containerDefinitions[{index}].privileged", "this device's policy does not allow privileged containers")
+        for index, container in enumerate(definition.container_definitions)
+        if container.privileged
+    )
+
+
+def _labels(container: ContainerDefinition, context: SpecContext) -> tuple[tuple[str, str], ...]:
+    """A definition's labels cannot take the place of ours: by ours a container is found again."""
+    labels = {
+        **container.docker_labels,
+        LABEL_TASK_ID: context.task_id,
+        LABEL_CONTAINER: container.name,
+        LABEL_DEFINITION_DIGEST: context.definition_digest,
+        LABEL_DEVICE: f"{context.cluster}/{context.device}",
+    }
+    return tuple(labels.items())
+
+
+def _ports(definition: TaskDefinition, context: SpecContext) -> tuple[PortMapping, ...]:
+    if definition.network_mode != "bridge":
+        return ()
+    return tuple(PortMapping(inside, host, protocol) for inside, protocol, host in context.ports)
+
+
+def _is_task_scoped(volume: Volume) -> bool:
+    docker = volume.docker_volume_configuration
+    return docker is None or docker.scope == "task"
+
+
+def _volume_name(volume: Volume, task_id: str) -> str | None:
+    """Return the engine's name of a volume, or None for a host path."""
+    if volume.host is not None and volume.host.source_path is not None:
+        return None
+    return f"edge-{task_id[:24]}-{volume.name[:80]}" if _is_task_scoped(volume) else volume.name
+
+
+def _volume_mounts(definition: TaskDefinition, container: ContainerDefinition, task_id: str) -> Iterator[Mount]:
+    volumes = {volume.name: volume for volume in definition.volumes}
+    for mount in container.mount_points:
+        volume = volumes[mount.source_volume]
+        name = _volume_name(volume, task_id)
+        if name is None and volume.host is not None:
+            yield Mount("bind", volume.host.source_path or "", mount.container_path, mount.read_only)
+        else:
+            yield Mount("volume", name or "", mount.container_path, mount.read_only)
+
+
+def _tmpfs_mounts(linux: LinuxParameters) -> Iterator[Mount]:
+    for tmpfs in linux.tmpfs:
+        yield Mount("tmpfs", "", tmpfs.container_path, options=(f"size={tmpfs.size}m", *tmpfs.mount_options))
+
+
+def _capabilities(linux: LinuxParameters) -> tuple[str, ...]:
+    capabilities = set(DEFAULT_CAPABILITIES)
+    if linux.capabilities is not None:
+        drop, add = set(linux.capabilities.drop), set(linux.capabilities.add)
+        capabilities = (set() if "ALL" in drop else capabilities) | (set(CAPABILITIES) if "ALL" in add else add)
+        capabilities -= drop
+    return tuple(sorted(capabilities))
+
+
+def _devices(linux: LinuxParameters) -> Iterator[Device]:
+    for device in linux.devices:
+        permissions = "".join(_PERMISSIONS[permission] for permission in device.permissions)
+        yield Device(device.host_path, device.container_path or device.host_path, permissions or "rwm")
+
+
+def _ulimits(container: ContainerDefinition) -> tuple[Ulimit, ...]:
+    limits = {limit.name: Ulimit(limit.name, limit.soft_limit, limit.hard_limit) for limit in container.ulimits}
+    return tuple({"nofile": DEFAULT_NOFILE, **limits}.values())
+
+
+def _log(container: ContainerDefinition) -> LogSettings:
+    """`max-size` times `max-file` is the total that is kept: Podman keeps one file of that size."""
+    configuration = container.log_configuration
+    if configuration is None:
+        return LogSettings(max_bytes=DEFAULT_LOG_BYTES)
+    size = parse_size(configuration.options.get("max-size", ""))
+    files = int(configuration.options.get("max-file", "1"))
+    total = size * files if size else DEFAULT_LOG_BYTES
+    driver = configuration.log_driver
+    return LogSettings(driver, total if driver == "json-file" else None, configuration.options.get("tag", ""))
+
+
+DEFAULT_LOG_BYTES: Final = 10 * MEGABYTE
+"""Kept of a container's log when the definition says nothing: an SD card is small, and Docker's default is no limit."""

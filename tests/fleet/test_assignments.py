@@ -69,6 +69,12 @@ def test_a_rejection_ends_what_came_with_it_and_spares_what_runs() -> None:
     assert judged[1].reported["stopCode"] == "TaskFailedToStart"
 
 
+def test_a_rejection_spares_what_the_device_has_or_had_agreed_to() -> None:
+    known, agreed = record(1, created_revision=5), record(2, created_revision=3)
+    reported = {known.task_id: {"lastStatus": "PENDING"}}
+    assert [after_rejection(task, 5, 3, reported, "no") for task in (known, agreed)] == [known, agreed]
+
+
 def test_a_reason_is_cut_where_ecs_cuts_it() -> None:
     assert len(composed(stopping(record(), 6, "x" * 1000)).tasks[0].stopped_reason) == 255
 

@@ -183,6 +183,16 @@ def test_what_a_broker_lost_is_published_again(bench: Bench) -> None:
     assert bench.hub.retained["edge/v1/shop/pi-1/desired"].publication.payload == before
 
 
+def test_what_the_broker_did_not_take_is_told_and_can_be_sent_later(bench: Bench) -> None:
+    bench.hub.maximum_packet_size = 400
+    ran = bench.edge("task", "run", "app")
+    assert (ran.code, "`edge fleet publish pi-1` sends it" in ran.err) == (1, True)
+    assert "revision 1: the broker did not take it" in bench.edge("device", "show").out
+    bench.hub.maximum_packet_size = 1 << 20
+    assert bench.edge("fleet", "publish").code == 0
+    assert "did not take" not in bench.edge("device", "show").out
+
+
 def test_a_device_added_after_the_brokers_folder_was_written_is_in_its_access_list(
     bench: Bench, tmp_path: Path
 ) -> None:

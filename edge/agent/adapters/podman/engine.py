@@ -18,6 +18,7 @@ from edge.errors import (
     EngineFullError,
     EngineUnavailableError,
     ImagePullError,
+    NameInUseError,
     NoSuchContainerError,
     NoSuchImageError,
     RegistryUnavailableError,
@@ -124,6 +125,17 @@ class PodmanEngine:
         for mount in spec.mounts:
             if mount.kind == "bind":
                 _make_source(Path(mount.source))
+        try:
+            return self._create(spec)
+        except NameInUseError:
+            if self.find(spec.name) is not None:
+                raise
+            # A service that died in mid-create leaves a half in its storage that it does not know itself, and that
+            # keeps the name for ever; removing by name with force takes it away (seen on 4.3.1).
+            self.remove(spec.name)
+            return self._create(spec)
+
+    def _create(self, spec: ContainerSpec) -> str:
         answer = self._api.call(
             "POST",
             "/containers/create",
@@ -162,7 +174,7 @@ class PodmanEngine:
         """See `ContainerEngine`."""
         self._api.call(
             "DELETE",
-            f"/containers/{runtime_id}",
+            f"/containers/{quote(runtime_id, safe='')}",
             parameters={"force": "true", "v": "true", "timeout": 0},
             timeout=_CREATE_SECONDS,
             reason="CannotRemoveContainerError",

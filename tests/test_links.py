@@ -1,7 +1,6 @@
 """Every link from one of our documents to another, or into one, leads somewhere."""
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,15 +14,9 @@ _ELSEWHERE: Final = re.compile(r"^[a-z][a-z0-9+.-]*:")
 
 
 def documents() -> list[Path]:
-    """Return what git knows, and what is new and not ignored."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\n")
-    return [ROOT / name for name in listed if name and (ROOT / name).exists()]
+    """Return our documents: not those of what is installed or built here."""
+    found = (path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith((".", "build")))
+    return sorted(found)
 
 
 def links(text: str) -> Iterator[str]:

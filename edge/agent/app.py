@@ -21,7 +21,7 @@ from edge.agent.engine.events import StopRequested
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
-from edge.agent.engine.ports import Clock, ContainerEngine
+from edge.agent.engine.ports import Clock, ContainerEngine, Host
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.steps import Identity
 from edge.agent.store.state import StateStore
@@ -40,6 +40,7 @@ def run(
     *,
     make_engine: Callable[[Path], ContainerEngine] = PodmanEngine,
     make_store: Callable[[Path], StateStore] = StateStore,
+    make_host: Callable[[], Host] = LinuxHost,
 ) -> None:
     """Run an agent until SIGTERM or SIGINT; containers go on when it ends.
 
@@ -47,6 +48,7 @@ def run(
         config: Where everything is.
         make_engine: Makes the container engine from its socket.
         make_store: Opens the state file.
+        make_host: Looks at the machine.
 
     Raises:
         RefusedError: Another agent works on the same state directory.
@@ -58,7 +60,7 @@ def run(
         store = make_store(config.database)
         if store.set_aside is not None:
             _log.error("%s was damaged: put aside as %s, beginning anew", config.database, store.set_aside.name)
-        clock, host = SystemClock(), LinuxHost()
+        clock, host = SystemClock(), make_host()
         facts = host.facts()
         architecture = _OCI_ARCHITECTURES[facts.architecture]
         identity = Identity(config.cluster, config.device, architecture, config.allow_privileged)

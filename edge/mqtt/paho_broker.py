@@ -186,11 +186,12 @@ class PahoBroker:
     def _serve(self, connection: Connection) -> Ended:
         while connection.is_open():
             self._hand_over(connection)
+            # Written first: what is still unwritten would keep us here until the last moment.
+            if connection.is_open() and connection.wants_write:
+                connection.write()
             if self._may_leave(connection):
                 connection.disconnect()
                 raise _StoppedError
-            if connection.is_open() and connection.wants_write:
-                connection.write()
             if connection.is_open():
                 self._await_one(connection)
         return connection.ended or Ended("the connection ended")

@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.cli import main
+from edge.fleet.folder import Fleet, open_fleet
+from edge.fleet.link import FleetLink, new_client_id
+from edge.fleet.messages import RevisionJudged
+from edge.model.documents import RevisionAck
+from edge.model.topics import Topics
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.podman import IMAGE, PodmanService
 
@@ -26,6 +31,7 @@ class Stack:
     """One fleet with one device; everything is started, killed and asked by methods of its own."""
 
     def __init__(self, folder: Path, podman: PodmanService) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.podman = podman
         self.fleet = folder / "fleet"
@@ -82,9 +88,30 @@ class Stack:
         return f"{registered['taskDefinition']['family']}:{registered['taskDefinition']['revision']}"
 
     def run_task(self, definition: str, *options: str, expect: int | None = 0) -> str:
-        """`edge task run` and return the task's id."""
-        told = self.json("task", "run", definition, *options, expect=expect)
-        return str(told["tasks"][0]["taskId"])
+        """`edge task run`, which waits until it runs, and return the task's id."""
+        lines = self.edge("task", "run", definition, *options, "--output", "json", expect=expect).splitlines()
+        last = json.loads(lines[-1])
+        return str(last["tasks"][0]["taskId"] if "tasks" in last else last["taskId"])
+
+    @contextmanager
+    def link(self) -> Iterator[tuple[Fleet, FleetLink]]:
+        """The operator's own line to the broker, for what no command would send."""
+        with contextlib.ExitStack() as stack:
+            fleet = stack.enter_context(open_fleet(self.fleet))
+            settings = fleet.folder.broker_settings(fleet.settings.operator, new_client_id())
+            yield fleet, stack.enter_context(FleetLink(settings))
+
+    def send_desired(self, payload: bytes) -> None:
+        """Publish bytes as the device's desired state."""
+        with self.link() as (_, link):
+            link.publish(Topics("default", DEVICE).desired, payload, retain=True)
+
+    def ack(self) -> RevisionAck:
+        """The device's newest answer to a revision."""
+        with self.link() as (_, link):
+            topic = Topics("default", DEVICE).desired_ack
+            answers = [m.ack for m in link.retained("default", [topic]) if isinstance(m, RevisionJudged)]
+        return answers[-1]
 
     # --- the device
 
@@ -127,6 +154,19 @@ class Stack:
         """What Podman itself says of all containers, by name."""
         listed = json.loads(self.podman.run_cli("ps", "--all", "--format", "json") or "[]")
         return {container["Names"][0]: container for container in listed}
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """The device's own view of a task; empty when it has none."""
+        return next((task for task in self.status()["tasks"] if task["taskId"] == task_id), {})
+
+    def wait_status(self, task_id: str, status: str) -> dict[str, Any]:
+        """Wait until the device says that the task is there, and return it."""
+        self.wait(f"{task_id} {status}", lambda: self.task(task_id).get("lastStatus") == status)
+        return self.task(task_id)
+
+    def running(self) -> dict[str, tuple[str, int]]:
+        """Id and process of each running container, by name."""
+        return {name: (c["Id"], c["Pid"]) for name, c in self.containers().items() if c["State"] == "running"}
 
     def wait(self, what: str, check: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
         """Return the first true value of `check`."""

@@ -184,8 +184,8 @@ class Commands:
             if parameters.container in (None, c.name) and c.runtime_id and not c.removed
         )
         if not sources:
-            what = f"container {parameters.container}" if parameters.container else "a container with a log"
-            reason = f"task {parameters.task_id} has no {what} on this device (any more)"
+            what = f"container {parameters.container}" if parameters.container else "container with a log"
+            reason = f"task {parameters.task_id} has no {what} on this device now"
             self.ended(command.id, CommandStatus.FAILED, {}, reason, change)
             return
         request = LogRequest(sources, parameters.tail)

@@ -109,7 +109,7 @@ class Reconciler:
         self._sweeps: Backoff[str] = Backoff(0.5, 60.0, source)
         self._sweep_due: float | None = clock.monotonic()
         self._sweep_under_way = False
-        self._engine_away = False
+        self._away_reason = ""
         self._sweep_touched: set[StepKey] = set()
         self._watched: set[str] = set()
         self._orphans: dict[str, FoundContainer] = {}
@@ -128,6 +128,7 @@ class Reconciler:
                 self._put(task)
             else:
                 self._put_new(task)
+            self._wait_for_engine(self.tasks[task_id])
         self._remove_orphans()
 
     def stop(self, task_id: str, code: StopCode, reason: str) -> Task | None:
@@ -230,8 +231,8 @@ class Reconciler:
                 if key not in self._sweep_touched:
                     self._observe(self.tasks[task.task_id], container.name, container_seen)
         self._orphans = {container.runtime_id: container for container in seen.values()}
-        if self._engine_away:
-            self._engine_away = False
+        if self._away_reason:
+            self._away_reason = ""
             self._retries.forget(self._retries.keys())
         self.adopted = True
         if self._has_assignment:
@@ -240,13 +241,10 @@ class Reconciler:
     def listing_failed(self, error: EdgeError) -> None:
         """The engine could not be asked."""
         self._sweep_under_way = False
-        self._engine_away = True
         self._sweep_due = self._sweeps.failed("", self._clock.monotonic())
-        reason = explain(error) if isinstance(error, EngineError) else str(error)
+        self._away_reason = explain(error) if isinstance(error, EngineError) else str(error)
         for task in list(self.tasks.values()):
-            if not task.settled:
-                name = next(c.name for c in task.containers if c.status is not ContainerStatus.STOPPED)
-                self._put(lifecycle.waiting(task, name, reason))
+            self._wait_for_engine(task)
 
     # --- doing ------------------------------------------------------------------------------------------------
 
@@ -386,6 +384,12 @@ class Reconciler:
         definitions = task.definition["containerDefinitions"]
         mappings = next(d.get("portMappings") or [] for d in definitions if d["name"] == name)
         return any(not mapping.get("hostPort") for mapping in mappings) and task.definition.get("networkMode") != "host"
+
+    def _wait_for_engine(self, task: Task) -> None:
+        """Say at the task why nothing happens: nobody can be asked to do it."""
+        if self._away_reason and not task.settled:
+            name = next(c.name for c in task.containers if c.status is not ContainerStatus.STOPPED)
+            self._put(lifecycle.waiting(task, name, self._away_reason))
 
     def _sweep_soon(self) -> None:
         """Look again within seconds; many who ask together get one look, and one that is near already will do."""

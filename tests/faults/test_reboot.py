@@ -17,10 +17,11 @@ def reboot(stack: Stack, podman: PodmanService, boot_id: str) -> None:
     """Everything that runs is gone at once, and so is what lies in memory; the network does not come back."""
     stack.broker.kill()
     stack.kill_agent()
-    for container_id, pid in stack.running().values():
+    for container_id, _ in stack.running().values():
         for process in processes_of(container_id):
             os.kill(process, signal.SIGKILL)
-        assert pid
+        # What the OCI runtime knows lies in /run, which a reboot empties.
+        shutil.rmtree(Path("/run/runc") / container_id, ignore_errors=True)
     podman.kill()
     for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
         if line.split()[1].startswith(str(podman.folder)):

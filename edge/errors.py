@@ -87,6 +87,10 @@ class EngineUnavailableError(EngineError, TransientError):
     """The container engine cannot be reached, or broke off in the middle of an answer."""
 
 
+class EngineFullError(EngineError, TransientError):
+    """The container engine has no space left for what was asked; nothing of it remains."""
+
+
 class NoSuchContainerError(EngineError, NotFoundError):
     """The container is not there (any more)."""
 

@@ -127,11 +127,15 @@ class Database:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
-        with self.transaction():
-            self._migrate()
+        if self._version() != len(_MIGRATIONS):
+            with self.transaction():
+                self._migrate()
+
+    def _version(self) -> int:
+        return int(self.rows("PRAGMA user_version")[0][0])
 
     def _migrate(self) -> None:
-        version = int(self.rows("PRAGMA user_version")[0][0])
+        version = self._version()
         if version > len(_MIGRATIONS):
             raise StoreError(
                 f"{self._path} was written by a newer version of edge (schema {version})",

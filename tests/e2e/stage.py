@@ -115,7 +115,7 @@ class Stage:
         )
         # Addresses are given out by each store for itself: a range of its own cannot meet those of the host's Podman.
         (self.folder / "containers.conf").write_text(
-            f'[network]\ndefault_subnet = "10.{secrets.randbelow(50) + 200}.{secrets.randbelow(256)}.0/24"\n'
+            f'[network]\nnetwork_backend = "netavark"\ndefault_subnet = "10.{secrets.randbelow(50) + 200}.{secrets.randbelow(256)}.0/24"\n'
         )
         command = (sys.executable, "-m", "edge", "up", "--config", str(config), *self._store("--podman-"))
         with self.up_log.open("ab") as log:
@@ -194,7 +194,7 @@ class Stage:
     def _online(self) -> bool:
         if self.up is not None and self.up.poll() is not None:
             raise StageError(f"edge up ended with {self.up.returncode}:\n{self.tail()}")
-        return "online" in self.edge("device", "ls", allowed=(0, 4, 6))
+        return '"ONLINE"' in self.edge("device", "ls", "--output", "json")
 
     def _podman_environment(self) -> dict[str, str]:
         return {

@@ -40,6 +40,7 @@ class Stage:
         self.registry = Registry(self.folder / "registry")
         self.up: subprocess.Popen[bytes] | None = None
         self._device_port, self._operator_port = free_port(), free_port()
+        self._bridge = f"edge{secrets.token_hex(3)}"
         self._namespaces: set[str] = set()
         self._ending = ExitStack()
 
@@ -55,6 +56,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._ending.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._ending.callback(_unmount_below, self.folder)
         self._ending.enter_context(self.registry)
         return self
 
@@ -113,10 +115,7 @@ class Stage:
         (self.folder / "registries.conf").write_text(
             f'[[registry]]\nlocation = "{self.registry.address}"\ninsecure = true\n'
         )
-        # Addresses are given out by each store for itself: a range of its own cannot meet those of the host's Podman.
-        (self.folder / "containers.conf").write_text(
-            f'[network]\nnetwork_backend = "netavark"\ndefault_subnet = "10.{secrets.randbelow(50) + 200}.{secrets.randbelow(256)}.0/24"\n'
-        )
+        self._make_network()
         command = (sys.executable, "-m", "edge", "up", "--config", str(config), *self._store("--podman-"))
         with self.up_log.open("ab") as log:
             self.up = subprocess.Popen(
@@ -129,6 +128,18 @@ class Stage:
             )
         self._ending.callback(self._end_device, self.up)
         self.until("the device is online", self._online)
+
+    def _make_network(self) -> None:
+        # Each store gives out addresses for itself: a bridge of its own cannot meet the containers of the host's Podman.
+        conf = self.folder / "containers.conf"
+        conf.write_text(f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{self.folder}/networks"\n')
+        subnet = f"10.{secrets.randbelow(50) + 200}.{secrets.randbelow(256)}.0/24"
+        self.podman("network", "create", "--disable-dns", "--subnet", subnet, self._bridge)
+        # Podman 4.3 has no --interface-name, and would take a name that the host's Podman may take later.
+        file = self.folder / "networks" / f"{self._bridge}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "network_interface": self._bridge}))
+        # Named only now: Podman takes a default network that has no file yet for one that exists.
+        conf.write_text(f'{conf.read_text()}default_network = "{self._bridge}"\n')
 
     def agent_pid(self) -> int:
         """The agent's process id; 0 while there is none."""
@@ -188,6 +199,7 @@ class Stage:
             *(f"process {found}" for found in _processes_naming(folder)),
             *(f"mount {found}" for found in mounts),
             *(f"network namespace {found}" for found in namespaces),
+            *([f"bridge {self._bridge}"] if Path("/sys/class/net", self._bridge).exists() else []),
             *([f"folder {folder}"] if self.folder.exists() else []),
         ]
 
@@ -217,7 +229,6 @@ class Stage:
             end = time.monotonic() + PATIENCE_SECONDS / 4
             while _processes_naming(str(self.folder / "root")) and time.monotonic() < end:
                 time.sleep(0.05)  # conmon and its clean-up process end by themselves.
-            _unmount_below(self.folder)
 
 
 def _with_private_socket(config: str) -> str:

@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ def test_a_file_is_written_with_its_mode_whatever_it_had(tmp_path: Path) -> None
     write_atomically(path, b"new", 0o600)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
     assert [found.name for found in tmp_path.iterdir()] == ["key"]
+
+
+def test_the_mode_does_not_depend_on_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "ca.crt", b"", 0o644)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "ca.crt").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failed_write_leaves_the_former_file_and_no_rubbish(tmp_path: Path) -> None:

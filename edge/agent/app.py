@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from edge.agent.engine.events import StopRequested
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
-from edge.agent.engine.ports import Clock
+from edge.agent.engine.ports import Clock, ContainerEngine
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.steps import Identity
 from edge.agent.store.state import StateStore
@@ -35,8 +35,18 @@ _log = logging.getLogger(__name__)
 _OCI_ARCHITECTURES: Final = {"X86_64": "amd64", "ARM64": "arm64"}
 
 
-def run(config: AgentConfig) -> None:
+def run(
+    config: AgentConfig,
+    *,
+    make_engine: Callable[[Path], ContainerEngine] = PodmanEngine,
+    make_store: Callable[[Path], StateStore] = StateStore,
+) -> None:
     """Run an agent until SIGTERM or SIGINT; containers go on when it ends.
+
+    Args:
+        config: Where everything is.
+        make_engine: Makes the container engine from its socket.
+        make_store: Opens the state file.
 
     Raises:
         RefusedError: Another agent works on the same state directory.
@@ -45,7 +55,7 @@ def run(config: AgentConfig) -> None:
     """
     with _only_one(config):
         trust = load_trust(config.trust_bundle)
-        store = StateStore(config.database)
+        store = make_store(config.database)
         if store.set_aside is not None:
             _log.error("%s was damaged: put aside as %s, beginning anew", config.database, store.set_aside.name)
         clock, host = SystemClock(), LinuxHost()
@@ -53,7 +63,7 @@ def run(config: AgentConfig) -> None:
         architecture = _OCI_ARCHITECTURES[facts.architecture]
         identity = Identity(config.cluster, config.device, architecture, config.allow_privileged)
         inbox = Inbox()
-        containers = PodmanEngine(config.podman_socket)
+        containers = make_engine(config.podman_socket)
         broker = PahoBroker(broker_settings(config))
         streams = LogStreams(containers, broker, clock)
         parts = Parts(

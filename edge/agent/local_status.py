@@ -64,6 +64,8 @@ def _stored(config: AgentConfig) -> tuple[int, str, list[dict[str, Any]]]:
         return 0, "", []
     try:
         with closing(sqlite3.connect(f"file:{config.database}?mode=ro", uri=True, timeout=5.0)) as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                return 0, "", []  # an agent is making it this very moment
             meta = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('revision', 'outcome')"))
             records = connection.execute("SELECT record FROM task ORDER BY task_id").fetchall()
     except sqlite3.Error as error:

@@ -54,7 +54,9 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ),
     ("task-definition", "ls"): Row("edge.cli.task_definition_ls", "list the registered task definitions"),
     ("task-definition", "show"): Row("edge.cli.task_definition_show", "show one as ECS JSON"),
-    ("task-definition", "check"): Row("edge.cli.task_definition_check", "judge a file without storing it"),
+    ("task-definition", "check"): Row(
+        "edge.cli.task_definition_check", "judge a file without storing it", on_fleet=False
+    ),
     ("task", "run"): Row("edge.cli.task_run", "start a task on a device and watch it until it runs"),
     ("task", "stop"): Row("edge.cli.task_stop", "stop a task and watch it until it has"),
     ("task", "ls"): Row("edge.cli.task_ls", "list tasks with their state and what holds them up"),

@@ -49,6 +49,7 @@ def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
         ("boot id", view.status.boot_id if view.status else ""),
         ("last report", text_of(report, "time")),
         ("revision in force", revision_text(record, view)),
+        ("not published", _unpublished(record)),
         ("last answer", f"{view.ack.outcome.value} {view.ack.revision or ''}" if view.ack else ""),
         ("refused because", rejection_reason(view.ack) if view.ack and view.ack.errors else ""),
         ("added", record.added_at),
@@ -58,6 +59,12 @@ def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
         ("attributes", _pairs(attributes)),
         ("capabilities", ", ".join(str(name) for name in _list(birth, "capabilities"))),
     ]
+
+
+def _unpublished(record: DeviceRecord) -> str:
+    if record.published_revision >= record.revision:
+        return ""
+    return f"revision {record.revision}: the broker did not take it; `edge fleet publish {record.device}` sends it"
 
 
 def _print_tasks(view: DeviceView) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.cli.output import progress
-from edge.errors import InvalidInputError
+from edge.errors import InvalidInputError, NotFoundError
 from edge.files import store_error
 from edge.fleet.folder import Fleet, open_fleet
 from edge.fleet.link import FleetLink, new_client_id, paho_broker
@@ -37,20 +37,24 @@ def connected(args: argparse.Namespace, fleet: Fleet) -> Iterator[FleetLink]:
         link.close()
 
 
-def read_json(name: str) -> Any:
-    """Read a JSON file named by an argument; `-` is stdin.
+def read_json_object(name: str) -> dict[str, Any]:
+    """Read a JSON object from a file named by an argument; `-` is stdin.
 
     Raises:
-        InvalidInputError: It is no JSON, or absurdly large.
+        InvalidInputError: It is no JSON object, or absurdly large.
+        NotFoundError: There is none.
         StoreError: It cannot be read.
     """
     data = _read(name)
     if len(data) > MAXIMUM_FILE_BYTES:
         raise InvalidInputError(f"{name} is larger than {MAXIMUM_FILE_BYTES} bytes")
     try:
-        return json.loads(data)
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{name} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInputError(f"{name} is not a JSON object")
+    return document
 
 
 def _read(name: str) -> bytes:
@@ -59,6 +63,8 @@ def _read(name: str) -> bytes:
             return sys.stdin.buffer.read(MAXIMUM_FILE_BYTES + 1)
         with Path(name).open("rb") as file:
             return file.read(MAXIMUM_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"cannot read {name}: No such file") from error
     except OSError as error:
         raise store_error(f"cannot read {name}", error) from error
 

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         # Connected first: when the broker is away nothing is assigned that would start by surprise later.
         with connected(args, fleet) as link:
             view = observe(link, fleet, [device])[device.device]
-            tasks = [_new_task(args, device, definition) for _ in range(args.count)]
+            tasks = [new_task(device, definition, args.group, args.started_by) for _ in range(args.count)]
             link.subscribe((Topics(device.cluster, device.device).event("task"), 1))
             revision = next_revision(fleet.database, signer, device, now(), adding(tasks))
             publish_newest(link, fleet.database, device)
@@ -69,14 +69,17 @@ def run(args: argparse.Namespace) -> int:
             return _watch(args, watching, ids)
 
 
-def _new_task(args: argparse.Namespace, device: DeviceRecord, definition: RegisteredTaskDefinition) -> TaskRecord:
+def new_task(
+    device: DeviceRecord, definition: RegisteredTaskDefinition, group: str = "", started_by: str = ""
+) -> TaskRecord:
+    """Return a task that was never assigned yet."""
     return TaskRecord(
         task_id=secrets.token_hex(16),
         cluster=device.cluster,
         device=device.device,
         task_definition=definition.key,
-        group=args.group or f"family:{definition.family}"[:255],
-        started_by=args.started_by,
+        group=group or f"family:{definition.family}"[:255],
+        started_by=started_by,
         created_at=timestamp(now()),
         created_revision=0,
         changed_revision=0,

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge.errors import InvalidInputError, StoreError
+from edge.fleet.broker_config import OPERATOR
 from edge.model.identifiers import check_name
 
-OPERATOR_NAME: Final = "operator"
 OPERATOR_ORGANIZATION: Final = "edge-operators"
 CA_LIFETIME: Final = timedelta(days=20 * 365)
 """Longer than the hardware: replacing a CA means touching every device."""
@@ -86,7 +86,7 @@ class Authority:
 
     def issue_operator(self, now: datetime) -> Identity:
         """Issue the certificate of the operator's command line."""
-        subject = _name(OPERATOR_NAME, OPERATOR_ORGANIZATION)
+        subject = _name(OPERATOR, OPERATOR_ORGANIZATION)
         return self._issue(_builder(subject, now, OPERATOR_LIFETIME), ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def _issue(self, builder: x509.CertificateBuilder, usage: x509.ObjectIdentifier) -> Identity:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from edge.errors import DeadlineError, EdgeError, NotFoundError, RefusedError
+from edge.errors import DeadlineError, EdgeError, RefusedError
 from edge.fleet.clock import timestamp
 from edge.fleet.devices import DeviceRecord
 from edge.fleet.link import FleetLink
@@ -102,8 +102,6 @@ def judged(command: Command, result: CommandResult) -> CommandResult:
             raise RefusedError(f"device {command.device} refused {command.op}: {reason}")
         case CommandStatus.EXPIRED:
             raise DeadlineError(f"device {command.device} got {command.op} too late: {reason}")
-        case CommandStatus.FAILED if "NotFound" in reason or "no such" in reason.lower():
-            raise NotFoundError(f"device {command.device}: {reason}")
         case CommandStatus.FAILED:
             raise EdgeError(f"device {command.device} could not do {command.op}: {reason}")
         case _:

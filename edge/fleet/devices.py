@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.errors import NotFoundError, RefusedError, StoreError
+from edge.errors import InvalidInputError, NotFoundError, RefusedError, StoreError
 from edge.files import store_error, write_atomically
+from edge.fleet.broker_config import OPERATOR
 from edge.fleet.clock import timestamp
 from edge.fleet.database import Database
 from edge.fleet.folder import Address, Fleet
@@ -80,14 +81,17 @@ def add_device(fleet: Fleet, device: str, folder: Path, moment: datetime, *, for
     known device gets a new certificate; its tasks and its revision counter stay.
 
     Raises:
-        InvalidInputError: `device` is not a name.
+        InvalidInputError: `device` is not a name, or is the operators'.
         RefusedError: The device, or an identity in `folder`, exists already, and `force` is not given.
         StoreError: Something cannot be written.
     """
     from edge.fleet.authority import Authority  # noqa: PLC0415 - heavy, used here only
 
     cluster = fleet.settings.cluster
-    check_name("device", device)
+    if check_name("device", device) == OPERATOR:
+        raise InvalidInputError(
+            f"a device cannot be called {OPERATOR}", hint="The broker knows the operators by that name."
+        )
     with fleet.database.transaction():
         _refuse_existing(fleet.database, cluster, device, folder, force=force)
         authority = Authority(_read(fleet.folder.ca_certificate), _read(fleet.folder.ca_key))

@@ -41,8 +41,9 @@ class Address:
             InvalidInputError: It is none of these.
         """
         if text.startswith("["):
-            host, _, rest = text[1:].partition("]")
-            port = rest.removeprefix(":")
+            host, closing, port = text[1:].partition("]")
+            # Without its `]` it is no address: an impossible port refuses it below.
+            port = port.removeprefix(":") if closing else "0"
         elif text.count(":") > 1:
             host, port = text, ""
         else:

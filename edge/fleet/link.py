@@ -26,7 +26,7 @@ from edge.mqtt.broker import (
 BrokerFactory = Callable[[BrokerSettings], Broker]
 CONNECT_SECONDS: Final = 15.0
 ANSWER_SECONDS: Final = 10.0
-"""How long a broker may take for a PUBACK or a SUBACK."""
+"""How long a broker may take for a PUBACK or a SUBACK, unless a `FleetLink` is told otherwise."""
 _REFUSED: Final = 0x80
 
 
@@ -51,7 +51,10 @@ class FleetLink:
         DeadlineError: It did not answer in time.
     """
 
-    def __init__(self, settings: BrokerSettings, factory: BrokerFactory = paho_broker) -> None:
+    def __init__(
+        self, settings: BrokerSettings, factory: BrokerFactory = paho_broker, *, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
+        self._answer_seconds = answer_seconds
         self._settings = settings
         self._broker = factory(settings)
         self._events: SimpleQueue[BrokerEvent] = SimpleQueue()
@@ -95,7 +98,7 @@ class FleetLink:
         self._filters.update(filters)
         self._renew(tuple(filters))
         names = [name for name, _ in filters]
-        self._wait(lambda: all(name in self._granted for name in names), ANSWER_SECONDS, "grant a subscription")
+        self._wait(lambda: all(name in self._granted for name in names), self._answer_seconds, "grant a subscription")
         refused = [name for name in names if self._granted[name] >= _REFUSED]
         if refused:
             raise BrokerError(f"the broker refuses the subscription to {refused[0]} (0x{self._granted[refused[0]]:x})")
@@ -116,7 +119,7 @@ class FleetLink:
         publication = Publication(
             topic, payload, next(self._tokens), qos=qos, retain=retain, expiry_seconds=expiry_seconds
         )
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + self._answer_seconds
         while publication.token not in self._acknowledged:
             self._wait(lambda: self._connected, deadline - time.monotonic(), f"take {topic}")
             if self._broker.publish(publication):
@@ -146,7 +149,7 @@ class FleetLink:
         echo = f"edge/v1/{cluster}/_ctl/{self._settings.client_id}/echo"
         self.subscribe(*((name, 1) for name in (*filters, echo)))
         self.publish(echo, b"{}", expiry_seconds=60)
-        self._wait(lambda: echo in self._echoes, ANSWER_SECONDS, "return what it retained")
+        self._wait(lambda: echo in self._echoes, self._answer_seconds, "return what it retained")
         self._echoes.discard(echo)
         found = list(self._inbox)
         self._inbox.clear()

@@ -60,7 +60,9 @@ def tail(link: FleetLink, sealed: SealedCommand) -> tuple[list[LogRecord], bool]
     return found, bool(result.get("truncated"))
 
 
-def follow(link: FleetLink, sealed: SealedCommand) -> Generator[LogItem, None, None]:
+def follow(
+    link: FleetLink, sealed: SealedCommand, *, acknowledge_seconds: float = ACKNOWLEDGE_SECONDS
+) -> Generator[LogItem, None, None]:
     """Send a `logs` command with `follow` and yield what the containers write, until the device ends the stream.
 
     Closing the iterator ends the stream at the device.
@@ -71,7 +73,7 @@ def follow(link: FleetLink, sealed: SealedCommand) -> Generator[LogItem, None, N
     """
     link.subscribe((sealed.topics.stream_out(sealed.command.id), 0))
     send(link, sealed)
-    stream = _Stream(link, sealed)
+    stream = _Stream(link, sealed, acknowledge_seconds)
     try:
         yield from stream.items()
     finally:
@@ -84,7 +86,8 @@ def line_of(line: dict[str, Any]) -> LogRecord:
 
 
 class _Stream:
-    def __init__(self, link: FleetLink, sealed: SealedCommand) -> None:
+    def __init__(self, link: FleetLink, sealed: SealedCommand, acknowledge_seconds: float) -> None:
+        self._acknowledge_seconds = acknowledge_seconds
         self._link = link
         self._sealed = sealed
         self._seen: int | None = None
@@ -116,7 +119,7 @@ class _Stream:
     def _until_acknowledgement(self) -> float:
         if self._unacknowledged() >= ACKNOWLEDGE_FRAMES:
             return 0.0
-        return self._acknowledged_at + ACKNOWLEDGE_SECONDS - time.monotonic()
+        return self._acknowledged_at + self._acknowledge_seconds - time.monotonic()
 
     def _unacknowledged(self) -> int:
         return 0 if self._seen is None else self._seen - (-1 if self._acknowledged is None else self._acknowledged)
@@ -137,9 +140,8 @@ class _Stream:
 
     def _answered(self, message: CommandAnswered) -> None:
         self._heard = True
+        self._ended = message.result.status not in (CommandStatus.ACCEPTED, CommandStatus.RUNNING)
         judged(self._sealed.command, message.result)
-        if message.result.status is CommandStatus.SUCCEEDED:
-            self._ended = True
 
     def _frames(self, document: dict[str, Any]) -> Iterator[LogItem]:
         frames = document.get("frames")
@@ -161,13 +163,14 @@ class _Stream:
     def _acknowledge(self) -> None:
         self._acknowledged = self._seen
         self._acknowledged_at = time.monotonic()
-        if self._seen is not None and not self._ended:
-            self._say({"ack": self._seen})
+        if not self._ended:
+            # Said without any frame, too: a device ends the stream of an operator it does not hear of.
+            self._say({"ack": self._seen or 0})
 
     def _back(self) -> None:
         away = time.monotonic() - (self._lost_at or time.monotonic())
         self._lost_at = None
-        if away + ACKNOWLEDGE_SECONDS > _STREAM_SECONDS:
+        if away + self._acknowledge_seconds > _STREAM_SECONDS:
             raise TransientError(
                 f"the link was away for {away:.0f} s and the device ended the stream", hint="Run the command again."
             )

@@ -16,6 +16,8 @@ from edge.fleet.devices import DeviceRecord, find_device
 from edge.model.documents import DESIRED_STATE_TYPE, DesiredStatus
 from edge.model.envelope import Signer, seal
 
+STOPPED_TASKS_KEPT: Final = 1000
+"""Of each device, the newest: `edge task describe` can tell of them."""
 _LARGEST_JUMP: Final = 1_000_000
 """A device that claims a revision further ahead lies: believing it would use the numbers up."""
 
@@ -50,6 +52,7 @@ def next_revision(
         number = max(known.revision, known.reported_revision) + 1
         for task in change(number, current_tasks(database, device)):
             _store(database, task)
+        _forget_long_over(database, device)
         tasks = current_tasks(database, device)
         definitions = {
             key: task_definitions.find(database, key).document for key in {task.task_definition for task in tasks}
@@ -168,6 +171,14 @@ def tasks_by_id(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     tasks = report.get("tasks")
     found = tasks if isinstance(tasks, list) else []
     return {str(task["taskId"]): task for task in found if isinstance(task, dict) and "taskId" in task}
+
+
+def _forget_long_over(database: Database, device: DeviceRecord) -> None:
+    database.change(
+        "DELETE FROM tasks WHERE task_id IN (SELECT task_id FROM tasks WHERE cluster = ? AND device = ?"
+        " AND last_status = 'STOPPED' ORDER BY created_at DESC LIMIT -1 OFFSET ?)",
+        (device.cluster, device.device, STOPPED_TASKS_KEPT),
+    )
 
 
 def _store_changes(

@@ -36,7 +36,12 @@ class Bench:
     devices: list[FakeDevice] = field(default_factory=list)
 
     def edge(self, *words: str) -> Ran:
-        code = main([*words, "--fleet", str(self.folder)], brokers=self.hub.broker)
+        """Run a command on the fleet."""
+        return self.edge_without_fleet(*words, "--fleet", str(self.folder))
+
+    def edge_without_fleet(self, *words: str) -> Ran:
+        """Run a command as it stands."""
+        code = main(words, brokers=self.hub.broker)
         captured = self.capture.readouterr()
         return Ran(code, captured.out, captured.err)
 

@@ -105,6 +105,10 @@ def test_a_member_that_is_wrong_is_named(changes: dict[str, Any], word: str) -> 
     assert word in refused(wire(**changes))
 
 
+def test_a_member_that_is_there_twice_is_refused() -> None:
+    assert "two members of one name" in refused(wire()[:-1] + b', "payload": "e30="}')
+
+
 def test_a_flood_of_signatures_is_refused() -> None:
     one = json.loads(wire())["signatures"][0]
     assert len(open_envelope(wire(signatures=[one] * MAXIMUM_SIGNATURES)).signatures) == MAXIMUM_SIGNATURES

@@ -53,7 +53,8 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("name", sorted(TASK_REFUSED))
 def test_a_task_field_that_is_not_supported_is_refused_by_name_unless_it_is_empty(name: str) -> None:
     assert name in problems(changed(name, "something"))[name]
-    for empty in (None, [], {}, False, ""):
+    empties: tuple[Any, ...] = (None, [], {}, False, "")
+    for empty in empties:
         parse_task_definition(changed(name, empty))
 
 

@@ -180,6 +180,7 @@ def signed_bundle(**changes: Any) -> bytes:
 
 ROOT = {"keyIds": [ALICE.key_id], "threshold": 1}
 PUBLIC = base64.b64encode(ALICE.public).decode()
+KEY = {"keyType": "ed25519", "public": PUBLIC}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ PUBLIC = base64.b64encode(ALICE.public).decode()
         {"clusters": ["a/b"]},
         {"surprise": 1},
         {"keys": {}},
-        {"keys": {key_id_of(BOB.public): {"keyType": "ed25519", "public": PUBLIC}}},
+        {"keys": {key_id_of(BOB.public): KEY, ALICE.key_id: KEY}},
         {"keys": {ALICE.key_id: {"keyType": "rsa", "public": PUBLIC}}},
         {"keys": {ALICE.key_id: {"keyType": "ed25519", "public": "AAAA"}}},
         {"roles": {}},

@@ -76,6 +76,12 @@ class Mosquitto:
                 assert time.monotonic() < end, self.log()
                 time.sleep(0.01)
 
+    def died(self) -> bool:
+        """Whether it was running and was killed by somebody else; it may be started again then."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        return self._process is None
+
     def kill(self) -> None:
         """kill -9."""
         self._end(signal.SIGKILL)

@@ -59,6 +59,12 @@ class PodmanService:
                 raise AssertionError(f"podman's service did not start: {(self.folder / 'service.log').read_text()}")
             time.sleep(0.02)
 
+    def died(self) -> bool:
+        """Whether the service was running and was killed by somebody else; it may be started again then."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        return self._process is None
+
     def kill(self) -> None:
         """SIGKILL the service; containers go on."""
         assert self._process is not None

@@ -49,7 +49,7 @@ class Reporter:
         """Return what this device is and can do; `engine_version` is empty until the engine answered once."""
         attributes = {
             "ecs.os-type": "linux",
-            "ecs.cpu-architecture": self.identity.architecture,
+            "ecs.cpu-architecture": self.facts.architecture.lower(),
             "edge.kernel": self.facts.kernel,
             "edge.os-name": self.facts.os_name,
             "edge.podman-version": engine_version,

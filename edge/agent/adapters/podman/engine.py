@@ -18,6 +18,7 @@ from edge.errors import (
     EngineFullError,
     EngineUnavailableError,
     ImagePullError,
+    NameInUseError,
     NoSuchContainerError,
     NoSuchImageError,
     RegistryUnavailableError,
@@ -60,6 +61,7 @@ class PodmanEngine:
     """Podman behind a Unix socket; the contract is `ContainerEngine`'s."""
 
     def __init__(self, socket: Path) -> None:
+        self._socket = socket
         self._api = PodmanApi(socket)
         self._exits = ExitWatcher()
         self._limits = dict(choose_ulimits(read_facts()))
@@ -124,6 +126,17 @@ class PodmanEngine:
         for mount in spec.mounts:
             if mount.kind == "bind":
                 _make_source(Path(mount.source))
+        try:
+            return self._create(spec)
+        except NameInUseError:
+            if self.find(spec.name) is not None:
+                raise
+            # A service that died in mid-create leaves a half in its storage that it does not know itself, and that
+            # keeps the name for ever; removing by name with force takes it away (seen on 4.3.1).
+            self.remove(spec.name)
+            return self._create(spec)
+
+    def _create(self, spec: ContainerSpec) -> str:
         answer = self._api.call(
             "POST",
             "/containers/create",
@@ -162,7 +175,7 @@ class PodmanEngine:
         """See `ContainerEngine`."""
         self._api.call(
             "DELETE",
-            f"/containers/{runtime_id}",
+            f"/containers/{quote(runtime_id, safe='')}",
             parameters={"force": "true", "v": "true", "timeout": 0},
             timeout=_CREATE_SECONDS,
             reason="CannotRemoveContainerError",
@@ -250,13 +263,7 @@ class PodmanEngine:
                 reason="CannotReadLogError",
                 hint="Use logDriver json-file or journald.",
             )
-        response = self._api.stream(
-            "GET", f"/containers/{runtime_id}/logs", parameters=parameters, timeout=None if follow else 30.0
-        )
-        if response.status_code >= 400:  # noqa: PLR2004
-            with closing(response):
-                raise refusal(response.status_code, response.content, "CannotReadLogError", NoSuchContainerError)
-        return LogStream(response)
+        return LogStream(self._socket, runtime_id, parameters, follow=follow)
 
     def _log_driver(self, runtime_id: str) -> str:
         answer = self._api.call("GET", f"/containers/{runtime_id}/json", missing=NoSuchContainerError)

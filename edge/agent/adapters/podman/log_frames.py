@@ -1,67 +1,91 @@
-"""Container logs as Podman streams them: frames of 8 header bytes and a line, times in front."""
+"""Container logs as Podman streams them: frames of 8 header bytes and a line, the time in front.
 
+Podman 4.3.1 sends no HTTP header before the first line is there, so whoever follows a silent container waits inside
+the request itself. The socket is our own here, to be able to end that wait from another thread.
+"""
+
+import http.client
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
-import requests
-from urllib3.exceptions import HTTPError
-
+from edge.agent.adapters.podman.api import API_VERSION, refusal
 from edge.agent.engine.ports import LogLine
-from edge.errors import EngineUnavailableError
+from edge.errors import EngineUnavailableError, NoSuchContainerError
 
 _HEADER: Final = struct.Struct(">BxxxI")
 _STDERR: Final = 2
 _MAXIMUM_FRAME: Final = 1024 * 1024
+_READ_SECONDS: Final = 30.0
+_REFUSED: Final = 400
 
 
 class LogStream(Iterator[LogLine]):
-    """Lines of one answer; `close` may be called from any thread, also while another waits for the next line."""
+    """The lines of one container; asked for at the first `next`.
 
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
+    `close` may be called from any thread, also while another waits for a line, which then gets the end.
+    """
+
+    def __init__(self, service: Path, runtime_id: str, parameters: dict[str, str], *, follow: bool) -> None:
+        self._service = service
+        self._path = f"/v{API_VERSION}/libpod/containers/{runtime_id}/logs?{urlencode(parameters)}"
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(None if follow else _READ_SECONDS)
+        self._response: http.client.HTTPResponse | None = None
         self._closed = False
 
-    def __iter__(self) -> "LogStream":
-        return self
-
     def __next__(self) -> LogLine:
-        header = self._read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            self.close()
-            raise StopIteration
-        stream, size = _HEADER.unpack(header)
-        if size > _MAXIMUM_FRAME:
-            self.close()
-            raise EngineUnavailableError(f"Podman's log stream is out of step (a frame of {size} bytes)")
-        return parse_line(stream, self._read(size))
+        try:
+            if self._response is None:
+                self._response = self._ask()
+            header = self._read(self._response, _HEADER.size)
+            if len(header) == _HEADER.size:
+                stream, size = _HEADER.unpack(header)
+                if size > _MAXIMUM_FRAME:
+                    raise EngineUnavailableError(f"Podman's log stream is out of step (a frame of {size} bytes)")
+                return parse_line(stream, self._read(self._response, size))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if not self._closed:
+                self._free()
+                raise EngineUnavailableError(f"Podman's log stream broke off: {error}") from error
+        self._free()
+        raise StopIteration
 
     def close(self) -> None:
-        """Free the connection; a thread that waits for a line gets the end."""
-        if self._closed:
-            return
+        """Free the connection; harmless when repeated."""
         self._closed = True
-        connection = getattr(self._response.raw, "connection", None) or getattr(self._response.raw, "_connection", None)
-        sock = getattr(connection, "sock", None)
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        else:
-            self._response.close()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._response is None:
+            self._socket.close()
 
-    def _read(self, size: int) -> bytes:
+    def _ask(self) -> http.client.HTTPResponse:
+        self._socket.connect(str(self._service))
+        self._socket.sendall(f"GET {self._path} HTTP/1.1\r\nHost: podman\r\nConnection: close\r\n\r\n".encode())
+        response = http.client.HTTPResponse(self._socket)
+        response.begin()
+        if response.status >= _REFUSED:
+            body = response.read(64 * 1024)
+            self._free()
+            raise refusal(response.status, body, "CannotReadLogError", NoSuchContainerError)
+        return response
+
+    def _free(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        self._socket.close()
+
+    @staticmethod
+    def _read(response: http.client.HTTPResponse, size: int) -> bytes:
         data = b""
         while len(data) < size:
-            try:
-                part = self._response.raw.read(size - len(data))
-            except (HTTPError, OSError, ValueError) as error:
-                if self._closed:
-                    return b""
-                raise EngineUnavailableError(f"Podman's log stream broke off: {error}") from error
+            part = response.read(size - len(data))
             if not part:
-                return data if not self._closed else b""
+                return b""
             data += part
         return data
 

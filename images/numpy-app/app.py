@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - it is a program of its own
 """A workload as large as real ones are: a `ready` line once NumPy computes, then a line a second."""
 
 import json

@@ -23,19 +23,19 @@ class Timeline:
 
     def tell(self, text: str) -> None:
         """One event."""
-        print(f"[{time.monotonic() - self._start:5.1f} s] {text}", flush=True)
+        _print(f"[{time.monotonic() - self._start:5.1f} s] {text}")
 
     def show(self, command: str, output: str) -> None:
         """A command somebody could have typed, and what it said."""
         self.tell(f"$ edge {command}")
         for line in output.strip().splitlines():
-            print(f"            {line}", flush=True)
+            _print(f"            {line}".rstrip())
 
 
 def main() -> int:
     """Run the story; 0 when each step did what it should and nothing was left behind."""
     if os.geteuid() != 0:
-        print("the demo starts containers: run it as root (./dev demo does)", file=sys.stderr)
+        _print("the demo starts containers: run it as root (./dev demo does)")
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     timeline = Timeline()
@@ -75,7 +75,9 @@ def _set_the_stage(stage: Stage, timeline: Timeline) -> None:
     stage.build_images("sensor", "web")
     timeline.tell("built the images sensor and web, and pushed them")
     stage.make_fleet()
-    timeline.tell(f"edge fleet init, edge fleet broker-config, edge device add {DEVICE}: keys, certificates, access list")
+    timeline.tell(
+        f"edge fleet init, edge fleet broker-config, edge device add {DEVICE}: keys, certificates, access list"
+    )
     stage.start_broker()
     timeline.tell("Mosquitto runs with TLS, client certificates and that access list")
     stage.start_device()
@@ -137,6 +139,11 @@ def _kill_the_agent(stage: Stage, timeline: Timeline, task_id: str) -> None:
     for name, (runtime_id, pid) in before.items():
         timeline.tell(f"  {name}: still container {runtime_id[:12]}, still process {pid}")
     timeline.tell("it found them by their labels, and reports the task as RUNNING")
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _describe(stage: Stage, task_id: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class Stage:
         self.until("the device is online", self._online)
 
     def _make_network(self) -> None:
-        # Each store gives out addresses for itself: a bridge of its own cannot meet the containers of the host's Podman.
+        # Each store gives out addresses for itself; on a bridge of our own they cannot meet those of the host's Podman.
         conf = self.folder / "containers.conf"
         conf.write_text(f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{self.folder}/networks"\n')
         subnet = f"10.{secrets.randbelow(50) + 200}.{secrets.randbelow(256)}.0/24"

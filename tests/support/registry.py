@@ -93,7 +93,7 @@ class Registry:
 
     def _answers(self) -> bool:
         try:
-            return self.get("") == {}
+            return bool(self.get("") == {})
         except OSError:
             return False
 

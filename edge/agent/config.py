@@ -58,7 +58,9 @@ class AgentConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class Key:
+    """What a key may be; `least` and `most` bound numbers, `choices` and `pattern` texts."""
+
     kind: type
     required: bool = False
     default: Any = None
@@ -68,22 +70,22 @@ class _Key:
     choices: tuple[str, ...] = field(default=())
 
 
-_KEYS: Final[dict[str, _Key]] = {
-    "version": _Key(int, required=True, least=CONFIG_VERSION, most=CONFIG_VERSION),
-    "device.cluster": _Key(str, required=True, pattern=NAME_PATTERN),
-    "device.id": _Key(str, required=True, pattern=NAME_PATTERN),
-    "broker.host": _Key(str, required=True, pattern=r"^[^\s/]+$"),
-    "broker.port": _Key(int, default=8883, least=1, most=65535),
-    "broker.ca_file": _Key(str),
-    "broker.cert_file": _Key(str),
-    "broker.key_file": _Key(str),
-    "broker.keepalive_seconds": _Key(int, default=60, least=5, most=3600),
-    "trust.bundle": _Key(str, required=True),
-    "storage.state_dir": _Key(str, required=True),
-    "podman.socket": _Key(str, default=DEFAULT_PODMAN_SOCKET),
-    "policy.allow_privileged": _Key(bool, default=False),
-    "tasks.cleanup_wait_seconds": _Key(int, default=10800, least=60, most=7 * 86400),
-    "log.level": _Key(str, default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")),
+KEYS: Final[dict[str, Key]] = {
+    "version": Key(int, required=True, least=CONFIG_VERSION, most=CONFIG_VERSION),
+    "device.cluster": Key(str, required=True, pattern=NAME_PATTERN),
+    "device.id": Key(str, required=True, pattern=NAME_PATTERN),
+    "broker.host": Key(str, required=True, pattern=r"^[^\s/]+$"),
+    "broker.port": Key(int, default=8883, least=1, most=65535),
+    "broker.ca_file": Key(str),
+    "broker.cert_file": Key(str),
+    "broker.key_file": Key(str),
+    "broker.keepalive_seconds": Key(int, default=60, least=5, most=3600),
+    "trust.bundle": Key(str, required=True),
+    "storage.state_dir": Key(str, required=True),
+    "podman.socket": Key(str, default=DEFAULT_PODMAN_SOCKET),
+    "policy.allow_privileged": Key(bool, default=False),
+    "tasks.cleanup_wait_seconds": Key(int, default=10800, least=60, most=7 * 86400),
+    "log.level": Key(str, default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")),
 }
 """Every key there is; `docs/configuration.md` has the table, and a test holds the two together."""
 
@@ -97,9 +99,9 @@ def load_config(path: Path) -> AgentConfig:
         InvalidInputError: It cannot be read, is not TOML, or says something wrong; `problems` has every key.
     """
     values = _flatten(_read(path))
-    problems = [(key, _unknown(key)) for key in values if key not in _KEYS]
+    problems = [(key, _unknown(key)) for key in values if key not in KEYS]
     checked: dict[str, Any] = {}
-    for name, key in _KEYS.items():
+    for name, key in KEYS.items():
         problem = _problem(key, values.get(name))
         if problem:
             problems.append((name, problem))
@@ -165,7 +167,7 @@ def _flatten(document: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _problem(key: _Key, value: Any) -> str:
+def _problem(key: Key, value: Any) -> str:
     if value is None:
         return "is missing" if key.required else ""
     if type(value) is not key.kind:
@@ -180,7 +182,7 @@ def _problem(key: _Key, value: Any) -> str:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, _KEYS, n=1)
+    near = difflib.get_close_matches(name, KEYS, n=1)
     return "there is no such key" + (f"; did you mean {near[0]}?" if near else "")
 
 

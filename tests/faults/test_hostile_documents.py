@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support.stack import DEVICE, Stack
 pytestmark = [pytest.mark.podman, pytest.mark.mosquitto]
 
 
-def state(revision: int = 99, **changes: Any) -> bytes:
+def state(revision: object = 99, **changes: Any) -> bytes:
     document = {
         "schemaVersion": 1,
         "cluster": "default",
@@ -43,10 +44,11 @@ def tampered(envelope: bytes) -> bytes:
     return json.dumps(document).encode()
 
 
-DEFINITION = {"family": "x", "containerDefinitions": [{"name": "a", "image": "i", "memory": 8}]}
+CONTAINER = {"name": "a", "image": "i", "memory": 8}
+DEFINITION: dict[str, Any] = {"family": "x", "containerDefinitions": [CONTAINER]}
 TASK = {"taskId": "0" * 32, "taskDefinition": "x:1"}
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[Callable[[Stack], bytes], str]] = {
     "nothing at all": (lambda _: b" ", "malformed"),
     "not JSON": (lambda _: b"{{{{", "malformed"),
     "deeply nested": (lambda _: b"[" * 60_000, "malformed"),
@@ -57,7 +59,7 @@ HOSTILE = {
     "for another device": (lambda stack: sealed(stack, state(device="pi-2")), "is for default/pi-2"),
     "for another cluster": (lambda stack: sealed(stack, state(cluster="other")), "is for other/pi-1"),
     "an older revision": (lambda stack: sealed(stack, state(revision=1, issuedAt="x")), "not newer"),
-    "a revision that is no number": (lambda stack: sealed(stack, state(revision="9")), "valid integer"),  # type: ignore[arg-type]
+    "a revision that is no number": (lambda stack: sealed(stack, state(revision="9")), "valid integer"),
     "services it does not know": (lambda stack: sealed(stack, state(services=[{"a": 1}])), "does not know services"),
     "a task without its definition": (lambda stack: sealed(stack, state(tasks=[TASK])), "not in taskDefinitions"),
     "a task twice": (
@@ -71,11 +73,7 @@ HOSTILE = {
     "a container field it does not know": (
         lambda stack: sealed(
             stack,
-            state(
-                taskDefinitions={
-                    "x:1": {**DEFINITION, "containerDefinitions": [{**DEFINITION["containerDefinitions"][0], "pid": 1}]}  # type: ignore[dict-item, index]
-                }
-            ),
+            state(taskDefinitions={"x:1": {**DEFINITION, "containerDefinitions": [{**CONTAINER, "pid": 1}]}}),
         ),
         "no such field",
     ),

@@ -86,6 +86,9 @@ class EngineError(EdgeError):
 class EngineUnavailableError(EngineError, TransientError):
     """The container engine cannot be reached, or broke off in the middle of an answer."""
 
+    def __init__(self, message: str, *, reason: str = "DockerTimeoutError", hint: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
+
 
 class EngineFullError(EngineError, TransientError):
     """The container engine has no space left for what was asked; nothing of it remains."""

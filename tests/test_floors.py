@@ -120,21 +120,7 @@ def violations(module: str, text: str) -> list[str]:
     return found
 
 
-KNOWN_BREAKS: Final = {
-    "edge.fleet.devices": "names sqlite3.Row in an annotation; edge.fleet.database should name the type",
-    "edge.fleet.tasks": "names sqlite3.Row in an annotation; edge.fleet.database should name the type",
-}
-"""Still to be mended; a mended one goes red here until its line is deleted, and no line is ever added."""
-
-
-def _cases() -> Iterator[object]:
-    for module in MODULES:
-        reason = KNOWN_BREAKS.get(module)
-        marks = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)] if reason else []
-        yield pytest.param(module, marks=marks)
-
-
-@pytest.mark.parametrize("module", list(_cases()))
+@pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_imports_only_what_is_below_it(module: str) -> None:
     assert violations(module, MODULES[module].read_text()) == []
 

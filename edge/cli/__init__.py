@@ -76,7 +76,7 @@ A fleet in six lines:
   edge device add pi-1                          make an identity; copy its folder to the device
   edge task-definition register app.json        any ECS task definition
   edge task run app --device pi-1               watch it start
-  edge task logs -f app                         see what it writes
+  edge task logs -f TASK                        see what it writes
 
 The fleet's folder is --fleet DIR, else $EDGE_FLEET, else ~/.local/share/edge/fleet.
 Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 try again, 5 refused, 6 too late, 130 interrupted.

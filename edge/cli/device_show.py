@@ -47,6 +47,7 @@ def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
         ("reason", view.status.reason if view.status else ""),
         ("agent", view.status.agent_version if view.status else ""),
         ("boot id", view.status.boot_id if view.status else ""),
+        ("problem", text_of(report, "agentProblem")),
         ("last report", text_of(report, "time")),
         ("revision in force", revision_text(record, view)),
         ("not published", _unpublished(record)),
@@ -56,6 +57,7 @@ def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
         ("certificate", f"{record.certificate_serial} until {record.certificate_expires_at}"),
         ("resources", _pairs(_object(birth, "registeredResources"))),
         ("remaining", _pairs(_object(report, "remainingResources"))),
+        ("not shown", _left_out(report)),
         ("attributes", _pairs(attributes)),
         ("capabilities", ", ".join(str(name) for name in _list(birth, "capabilities"))),
     ]
@@ -65,6 +67,12 @@ def _unpublished(record: DeviceRecord) -> str:
     if record.published_revision >= record.revision:
         return ""
     return f"revision {record.revision}: the broker did not take it; `edge fleet publish {record.device}` sends it"
+
+
+def _left_out(report: Mapping[str, Any]) -> str:
+    """What the device could not send: a document has a size, and so has its memory of events."""
+    parts = {"tasksOmitted": "stopped tasks", "droppedEvents": "events"}
+    return ", ".join(f"{report[name]} {what}" for name, what in parts.items() if report.get(name))
 
 
 def _print_tasks(view: DeviceView) -> None:

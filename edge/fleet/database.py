@@ -61,6 +61,8 @@ _MIGRATIONS: Final = (
     CREATE INDEX tasks_of_device ON tasks (cluster, device, last_status);
     """,
 )
+Row = sqlite3.Row
+"""A row by column name; the database is nobody else's to import."""
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 

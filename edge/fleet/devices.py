@@ -1,7 +1,6 @@
 """The fleet's devices, and the folder that is handed to a new one."""
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from edge.errors import InvalidInputError, NotFoundError, RefusedError, StoreErr
 from edge.files import store_error, write_atomically
 from edge.fleet.broker_config import OPERATOR
 from edge.fleet.clock import timestamp
-from edge.fleet.database import Database
+from edge.fleet.database import Database, Row
 from edge.fleet.folder import Address, Fleet
 from edge.model.identifiers import check_name
 
@@ -173,5 +172,5 @@ def _read(path: Path) -> bytes:
         raise store_error(f"cannot read {path}", error) from error
 
 
-def _record(row: sqlite3.Row) -> DeviceRecord:
+def _record(row: Row) -> DeviceRecord:
     return DeviceRecord(**dict(row))

@@ -1,7 +1,6 @@
 """The tasks in the fleet database, and the revisions of a device's desired state made of them."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +10,7 @@ from edge.errors import InvalidInputError, NotFoundError
 from edge.fleet import task_definitions
 from edge.fleet.assignments import TaskRecord, after_rejection, after_report, compose, stopping
 from edge.fleet.clock import timestamp
-from edge.fleet.database import Database
+from edge.fleet.database import Database, Row
 from edge.fleet.devices import DeviceRecord, find_device
 from edge.model.documents import DESIRED_STATE_TYPE, DesiredStatus
 from edge.model.envelope import Signer, seal
@@ -195,7 +194,7 @@ def _select(database: Database, condition: str, values: Sequence[Any]) -> list[T
     return [_record(row) for row in database.rows(sql, values)]
 
 
-def _record(row: sqlite3.Row) -> TaskRecord:
+def _record(row: Row) -> TaskRecord:
     return TaskRecord(
         task_id=row["task_id"],
         cluster=row["cluster"],

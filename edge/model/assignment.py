@@ -9,7 +9,7 @@ from edge.model.lifecycle import stop
 from edge.model.task import Container, StopCode, Task
 
 ABSENT_REASON = "Task is no longer in the desired state"
-STOPPED_BY_OPERATOR_REASON = "Task stopped by operator"
+STOPPED_BY_OPERATOR_REASON = "Task stopped by the operator"
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ class RevisionAck(Document):
     """On `desired/ack`: which revision was judged, and how. `revision` is None when it could not be read."""
 
     schema_version: Literal[1] = 1
-    revision: int | None = None
+    revision: int | None
     outcome: RevisionOutcome
     errors: list[Problem] = Field(default_factory=list)
 

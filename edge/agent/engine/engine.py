@@ -179,9 +179,10 @@ class Engine:
         if not self._stopping:
             self._reconciler.dispatch()
         self._take_up_unstored()
-        if self._commit():
+        stored = self._commit()
+        if stored:
             self._acknowledge_applied()
-        self._uplink.pump()
+        self._uplink.pump(stored=stored)
 
     def _patience(self, *, idle: bool) -> float | None:
         now = self._clock.monotonic()

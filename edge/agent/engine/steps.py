@@ -162,7 +162,6 @@ class StepRunner:
 
 
 def explain(error: EngineError) -> str:
-    """Return a failure as ECS words it: `Name: message`."""
-    if isinstance(error, NoSuchContainerError):
-        return f"NoSuchContainerError: {error}"
-    return f"{error.reason}: {error}"
+    """Return a failure as ECS words it, `Name: message`, with what to do about it behind."""
+    name = "NoSuchContainerError" if isinstance(error, NoSuchContainerError) else error.reason
+    return f"{name}: {error}" + (f" ({error.hint})" if error.hint else "")

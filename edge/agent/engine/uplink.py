@@ -87,7 +87,8 @@ class Uplink:
 
     def acknowledge_revision(self, ack: RevisionAck) -> None:
         """Say what became of a revision; the newest answer replaces one that was not said yet."""
-        self._ack = encode(ack.to_wire())
+        # `revision` is told as null when it could not be read.
+        self._ack = encode({"revision": None, **ack.to_wire()})
         self._ack_due = True
 
     def answer(self, command: StoredCommand) -> None:
@@ -115,8 +116,12 @@ class Uplink:
             if current is not None and current.status is sent.command.status:
                 change.commands[current.id] = replace(current, delivered=True)
 
-    def pump(self) -> None:
-        """Publish what is due, as far as the window goes."""
+    def pump(self, *, stored: bool = True) -> None:
+        """Publish what is due, as far as the window goes.
+
+        While the store takes nothing (`stored` is False) only the state is told: an answer or an event that is not
+        kept could not be said again.
+        """
         if not self._connected:
             return
         if self._reported_due and not self._under_way("reported"):
@@ -125,6 +130,8 @@ class Uplink:
             )
         if self._ack_due and self._ack is not None:
             self._ack_due = not self._publish(self._topics.desired_ack, self._ack, _Sent("ack"), retain=True)
+        if not stored:
+            return
         for command in list(self._answers.values()):
             if self._send_answer(command):
                 del self._answers[command.id]

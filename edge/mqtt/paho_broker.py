@@ -230,9 +230,7 @@ class PahoBroker:
         return lambda connection: connection.publish(publication)
 
     def _await_one(self, connection: Connection) -> None:
-        # What was just written may have been the last thing to wait for.
-        at_once = self._has_work(connection) or self._may_leave(connection)
-        deadline = 0.0 if at_once else min(connection.deadline(), self._stop_by or _NEVER)
+        deadline = 0.0 if self._has_work(connection) else min(connection.deadline(), self._stop_by or _NEVER)
         events = select.POLLIN | (select.POLLOUT if connection.wants_write else 0)
         ready = self._poll(connection.fileno(), events, deadline)
         if ready & ~select.POLLOUT:

@@ -23,7 +23,7 @@ from edge.agent.store.state import Change, StateStore
 from edge.model.task import ContainerStatus
 
 CALLS = ("list_labelled", "image", "pull", "create", "start", "watch_exit", "stop", "inspect", "remove")
-DURING_SECONDS = 0.015
+DURING_SECONDS = 0.006
 
 
 class Trap:
@@ -36,11 +36,19 @@ class Trap:
 
     def around(self, step: str, call: Callable[[], Any]) -> Any:
         self._pass(f"{step}:before")
-        timer = threading.Timer(DURING_SECONDS, self._pass, (f"{step}:during",))
+        fired = threading.Event()
+
+        def during() -> None:
+            fired.set()
+            self._pass(f"{step}:during")
+
+        timer = threading.Timer(DURING_SECONDS, during)
         timer.daemon = True
         timer.start()
         result = call()
         timer.cancel()
+        if not fired.is_set():
+            during()
         self._pass(f"{step}:after")
         return result
 

@@ -131,6 +131,7 @@ class Engine:
         self._session = ""
         self._engine_version = ""
         self._stopping = False
+        self._turned_at = self._clock.monotonic()
         self._unstored: dict[str, MessageReceived] = {}
         self._store_retries: Backoff[str] = Backoff(1.0, 60.0)
         self._reconciler = Reconciler(
@@ -176,6 +177,7 @@ class Engine:
 
     def _turn(self) -> None:
         """Act on what is known, then make it last, then say it."""
+        self._turned_at = self._clock.monotonic()
         if not self._stopping:
             self._reconciler.dispatch()
         self._take_up_unstored()
@@ -186,7 +188,8 @@ class Engine:
 
     def _patience(self, *, idle: bool) -> float | None:
         now = self._clock.monotonic()
-        times = [self._reconciler.next_due(), self._store_retries.next_due(now)]
+        # As of the last turn: what became due since must not be slept over.
+        times = [self._reconciler.next_due(), self._store_retries.next_due(self._turned_at)]
         due = [max(0.001, t - now) for t in times if t is not None]
         return min([*due, *([] if idle else [IDLE_SECONDS])], default=None)
 

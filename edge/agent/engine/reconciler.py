@@ -104,6 +104,7 @@ class Reconciler:
         self._cleanup_seconds = cleanup_seconds
         self._describe_event = describe_event
         self._has_assignment = has_assignment
+        self._dispatched_at = clock.monotonic()
         self._in_flight: dict[StepKey, Step] = {}
         self._retries: Backoff[StepKey] = Backoff(1.0, 300.0, source)
         self._sweeps: Backoff[str] = Backoff(0.5, 60.0, source)
@@ -250,7 +251,7 @@ class Reconciler:
 
     def dispatch(self) -> None:
         """Send off every step that is due."""
-        now = self._clock.monotonic()
+        now = self._dispatched_at = self._clock.monotonic()
         if self._sweep_due is not None and self._sweep_due <= now and not self._sweep_under_way:
             self._sweep_under_way = True
             self._sweep_due = None
@@ -263,8 +264,11 @@ class Reconciler:
             self._send(step)
 
     def next_due(self) -> float | None:
-        """Return the monotonic time at which `dispatch` has something to do without any new fact."""
-        now = self._clock.monotonic()
+        """Return the monotonic time at which `dispatch` has something to do without any new fact.
+
+        Seen from the last `dispatch`: what became due since is due, and not forgotten.
+        """
+        now = self._dispatched_at
         times = [self._sweep_due, self._retries.next_due(now)]
         times.extend(since + self._cleanup_seconds for since in self._stopped_since.values())
         return min((t for t in times if t is not None and t > now), default=None)

@@ -61,10 +61,10 @@ def _made(task: Task, name: str, found: FoundContainer, boot_id: str) -> Task:
 def _exited(  # noqa: PLR0913 - the facts of one sighting
     task: Task, name: str, found: FoundContainer, *, boot_id: str, now: str, rebooted: bool
 ) -> Task:
-    if rebooted and task.desired_status is DesiredStatus.RUNNING:
-        return lifecycle.rebooted(task, name, still_there=True)
     if task.container(name).status <= ContainerStatus.PULLED:
         task = _made(task, name, found, boot_id)
+    if rebooted and task.desired_status is DesiredStatus.RUNNING:
+        return lifecycle.rebooted(task, name, still_there=True)
     return lifecycle.exited(
         task,
         name,

@@ -44,7 +44,7 @@ def read_lines(engine: ContainerEngine, request: LogRequest) -> dict[str, Any]:
     Raises:
         EngineError: The log cannot be read.
     """
-    tail = min(request.tail or MAXIMUM_LINES, MAXIMUM_LINES)
+    tail = MAXIMUM_LINES if request.tail is None else min(request.tail, MAXIMUM_LINES)
     lines: list[dict[str, str]] = []
     for name, runtime_id in request.sources:
         # One line more than wanted, to know whether there were more.
@@ -52,7 +52,7 @@ def read_lines(engine: ContainerEngine, request: LogRequest) -> dict[str, Any]:
     lines.sort(key=lambda line: line["time"])
     kept: list[dict[str, str]] = []
     size = 0
-    for line in reversed(lines[-tail:]):
+    for line in reversed(lines[max(0, len(lines) - tail) :]):
         size += len(json.dumps(line))
         if size > _MAXIMUM_BYTES:
             break

@@ -71,7 +71,7 @@ class LogLine:
     """One line a container wrote.
 
     Attributes:
-        time: RFC 3339 with zone, as the engine recorded it.
+        time: RFC 3339 with zone, as the engine recorded it; Podman 4.3.1 tells whole seconds only.
         stream: `stdout` or `stderr`.
         text: Without the newline; bytes that are not UTF-8 are replaced.
     """
@@ -152,7 +152,7 @@ class ContainerEngine(Protocol):
         """Remove a named volume. One that is gone is success."""
         ...
 
-    def logs(self, runtime_id: str, *, tail: int | None, follow: bool, since: str = "") -> Iterator[LogLine]:
+    def logs(self, runtime_id: str, *, tail: int | None, follow: bool) -> Iterator[LogLine]:
         """Yield what the container wrote, oldest first; with `follow`, go on until it stops.
 
         Closing the iterator frees the connection, from any thread, also while it waits.
@@ -161,7 +161,6 @@ class ContainerEngine(Protocol):
             runtime_id: Whose log.
             tail: Only the last so many lines; None for all.
             follow: Wait for more.
-            since: RFC 3339; only lines from then on. Empty for all.
 
         Raises:
             EngineError: The log cannot be read back (`none` was its driver).
@@ -171,7 +170,8 @@ class ContainerEngine(Protocol):
     def watch_exit(self, container: FoundContainer, exited: Callable[[str], None]) -> None:
         """Call `exited(runtime_id)` once, from another thread, when the container's process is gone.
 
-        Works without the engine's service being alive. A container that is not running any more is reported at once.
+        Works without the engine's service being alive. A container that is not running any more is reported at once,
+        before this returns.
         """
         ...
 

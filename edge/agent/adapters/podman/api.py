@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import requests
 from podman.api.client import APIClient
+from podman.api.uds import UDSConnection, UDSConnectionPool, UDSSocket
 from podman.errors import APIError
 from urllib3.exceptions import HTTPError
 
@@ -111,7 +112,7 @@ class PodmanApi:
         # A client, and its session, belongs to one thread; making one costs less than a millisecond.
         client = getattr(self._local, "client", None)
         if client is None:
-            client = APIClient(base_url=f"unix://{self._socket}", version=API_VERSION)
+            client = _client(self._socket)
             self._local.client = client
         send = {"GET": client.get, "POST": client.post, "DELETE": client.delete}[method]
         body = {"data": json.dumps(document)} if document is not None else {}
@@ -129,6 +130,30 @@ class PodmanApi:
             reason="DockerTimeoutError",
             hint="`edge up` starts it; under systemd it is podman.socket.",
         )
+
+
+class _Connection(UDSConnection):  # type: ignore[misc] # podman-py has no types
+    """Closes the socket of a connect that failed; podman-py leaves it to the garbage collector."""
+
+    def connect(self) -> None:
+        sock = UDSSocket(self.uds)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect()
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+class _Pool(UDSConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _Connection
+
+
+def _client(socket: Path) -> APIClient:
+    client = APIClient(base_url=f"unix://{socket}", version=API_VERSION)
+    client.get_adapter("http://").poolmanager.pool_classes_by_scheme = {"http": _Pool}
+    return client
 
 
 def refusal(status: int, body: bytes, reason: str, missing: type[EngineError] | None = None) -> EngineError:

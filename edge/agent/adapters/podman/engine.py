@@ -246,7 +246,7 @@ class PodmanEngine:
 
     # --- logs and exits
 
-    def logs(self, runtime_id: str, *, tail: int | None, follow: bool, since: str = "") -> Iterator[LogLine]:
+    def logs(self, runtime_id: str, *, tail: int | None, follow: bool) -> Iterator[LogLine]:
         """See `ContainerEngine`."""
         parameters = {
             "stdout": "true",
@@ -255,8 +255,6 @@ class PodmanEngine:
             "follow": str(follow).lower(),
             "tail": "all" if tail is None else str(tail),
         }
-        if since:
-            parameters["since"] = since
         if self._log_driver(runtime_id) == "none":
             raise EngineError(
                 "the container's log driver is none: nothing was kept",

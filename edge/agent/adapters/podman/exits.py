@@ -29,7 +29,7 @@ class ExitWatcher:
         self._closed = False
 
     def watch(self, runtime_id: str, pid: int, exited: Exited) -> None:
-        """Call `exited(runtime_id)` from the watching thread when the process is gone; at once when it is already."""
+        """Call `exited(runtime_id)` from the watching thread when the process is gone; here when it is already."""
         descriptor = _open_if_it_is(runtime_id, pid)
         if descriptor is None:
             exited(runtime_id)

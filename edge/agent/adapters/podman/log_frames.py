@@ -7,6 +7,7 @@ the request itself. The socket is our own here, to be able to end that wait from
 import http.client
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -37,8 +38,13 @@ class LogStream(Iterator[LogLine]):
         self._socket.settimeout(None if follow else _READ_SECONDS)
         self._response: http.client.HTTPResponse | None = None
         self._closed = False
+        self._reading = threading.Lock()
 
     def __next__(self) -> LogLine:
+        with self._reading:
+            return self._next()
+
+    def _next(self) -> LogLine:
         try:
             if self._response is None:
                 self._response = self._ask()
@@ -60,8 +66,10 @@ class LogStream(Iterator[LogLine]):
         self._closed = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        if self._response is None:
-            self._socket.close()
+        # Whoever reads right now wakes up at the end of the stream and frees it itself.
+        if self._reading.acquire(blocking=False):
+            self._free()
+            self._reading.release()
 
     def _ask(self) -> http.client.HTTPResponse:
         self._socket.connect(str(self._service))

@@ -141,7 +141,8 @@ def _check_host(env: Mapping[str, str], euid: int) -> None:
 
 def _children(podman: tuple[str, ...], agent: Sequence[str], idle_seconds: int, listening: int) -> tuple[Child, ...]:
     env = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILDREN}
-    service = (*podman, "system", "service", "--time", str(idle_seconds))
+    # conmon before 2.1.13 leaves an empty file `oom` in the directory Podman was started in (containers/conmon#504).
+    service = ("env", "--chdir=/run", *podman, "system", "service", "--time", str(idle_seconds))
     return (
         Child("podman", service, env, Start.ON_DEMAND, (("podman", listening),)),
         # Longer than Podman's: it may wait for a call to Podman before it can commit what came of it.

@@ -51,7 +51,13 @@ class PodmanService:
         command = ["podman", *self.flags, "system", "service", "--time", "0", f"unix://{self.socket}"]
         with (self.folder / "service.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=self.folder,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():

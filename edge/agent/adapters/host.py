@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from edge.errors import EngineError
 from edge.podman_host import CgroupMode, read_facts
 
 _ARCHITECTURES: Final = {"x86_64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
+_PAUSE_SECONDS: Final = 0.02
 _LISTEN: Final = "0A"
 """TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
 _CPU_PERIOD: Final = 100_000
@@ -18,6 +20,8 @@ _CPU_PERIOD: Final = 100_000
 _DEFAULT_PORTS: Final = range(49153, 65536)
 """ECS's dynamic range where the kernel's cannot be read."""
 _FOLDER: Final = "edge"
+_EMPTY_SECONDS: Final = 5.0
+"""How long the monitor (conmon) of a container that is gone may take to end: its clean-up, on a slow device."""
 
 
 class LinuxHost:
@@ -73,9 +77,13 @@ class LinuxHost:
             for path in Path("/run/systemd/system").glob(f"{_slice(task_id)}*"):
                 _remove_quietly(path)
             return
-        for folder in self._cgroup.glob(f"*/{_FOLDER}/{task_id}"):
-            _remove_cgroup(folder)
-        _remove_cgroup(self._cgroup / _FOLDER / task_id)
+        deadline = time.monotonic() + _EMPTY_SECONDS
+        while left := [*self._cgroup.glob(f"*/{_FOLDER}/{task_id}"), *self._cgroup.glob(f"{_FOLDER}/{task_id}")]:
+            for folder in left:
+                _remove_cgroup(folder)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_PAUSE_SECONDS)
 
     def ports_in_use(self, protocol: str) -> frozenset[int]:
         """See `Host`."""
@@ -142,11 +150,10 @@ def _slice(task_id: str) -> str:
 
 
 def _remove_cgroup(folder: Path) -> None:
-    """The kernel refuses to remove a group with processes: then it stays, and the next try removes it."""
-    if folder.is_dir():
-        for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
-            _remove_quietly(inner)
-        _remove_quietly(folder)
+    """The kernel refuses to remove a group with processes: then it stays."""
+    for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        _remove_quietly(inner)
+    _remove_quietly(folder)
 
 
 def _remove_quietly(path: Path) -> None:

@@ -235,7 +235,7 @@ class Host(Protocol):
         ...
 
     def release_task(self, task_id: str) -> None:
-        """Remove the task's cgroup, if it has one and it is empty."""
+        """Remove the task's cgroup, if it has one; its containers are gone, and their monitors get a moment to end."""
         ...
 
     def ports_in_use(self, protocol: str) -> frozenset[int]:

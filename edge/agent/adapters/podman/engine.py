@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -40,6 +41,7 @@ _CREATE_SECONDS: Final = 120.0
 _PULL_SECONDS: Final = 3600.0
 _SETTLE_SECONDS: Final = 2.0
 """How long Podman gets to record an exit that the kernel has told us of already."""
+_SETTLE_PAUSE_SECONDS: Final = 0.02
 _REGISTRY_AWAY: Final = (
     "connection refused",
     "no such host",
@@ -173,28 +175,50 @@ class PodmanEngine:
 
     def remove(self, runtime_id: str) -> None:
         """See `ContainerEngine`."""
-        self._api.call(
-            "DELETE",
-            f"/containers/{quote(runtime_id, safe='')}",
-            parameters={"force": "true", "v": "true", "timeout": 0},
-            timeout=_CREATE_SECONDS,
-            reason="CannotRemoveContainerError",
-        )
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            try:
+                self._api.call(
+                    "DELETE",
+                    f"/containers/{quote(runtime_id, safe='')}",
+                    parameters={"force": "true", "v": "true", "timeout": 0},
+                    timeout=_CREATE_SECONDS,
+                    reason="CannotRemoveContainerError",
+                )
+            except EngineError as error:
+                # It ended by itself between Podman's look and Podman's kill; the next look sees that.
+                if "container state improper" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_SETTLE_PAUSE_SECONDS)
+            else:
+                break
+        self._exits.forget(runtime_id)
 
     def inspect(self, runtime_id: str) -> FoundContainer | None:
         """See `ContainerEngine`."""
         deadline = time.monotonic() + _SETTLE_SECONDS
         while True:
-            answer = self._api.call("GET", f"/containers/{quote(runtime_id, safe='')}/json")
-            if answer.status == 404:  # noqa: PLR2004
-                return None
-            found = _found(answer.json())
-            ghost = found.status is EngineStatus.RUNNING and not is_process_of(found.runtime_id, found.pid)
-            if not ghost:
-                return found
-            if time.monotonic() > deadline:
-                return _without_process(found)
-            time.sleep(0.02)
+            late = time.monotonic() > deadline
+            try:
+                answer = self._api.call("GET", f"/containers/{quote(runtime_id, safe='')}/json")
+            except EngineError as error:
+                # Podman fails when the process ends while it looks at it: `read /proc/17198/cgroup: no such process`.
+                if "no such process" not in str(error) or late:
+                    raise
+            else:
+                if answer.status == 404:  # noqa: PLR2004
+                    return None
+                found = _found(answer.json())
+                ghost = found.status is EngineStatus.RUNNING and not is_process_of(found.runtime_id, found.pid)
+                if not ghost:
+                    return self._with_memory_kill(found)
+                if late:
+                    return _without_process(found)
+            time.sleep(_SETTLE_PAUSE_SECONDS)
+
+    def _with_memory_kill(self, found: FoundContainer) -> FoundContainer:
+        killed = bool(found.exit_code) and self._exits.was_out_of_memory(found.runtime_id)
+        return replace(found, oom_killed=True) if killed else found
 
     def find(self, name: str) -> FoundContainer | None:
         """See `ContainerEngine`."""
@@ -310,14 +334,7 @@ def _listed(row: Mapping[str, Any]) -> FoundContainer:
 
 def _without_process(found: FoundContainer) -> FoundContainer:
     """Podman believes in it and the kernel does not: conmon was killed before it could record the exit."""
-    return FoundContainer(
-        runtime_id=found.runtime_id,
-        name=found.name,
-        labels=found.labels,
-        status=EngineStatus.EXITED,
-        started_at=found.started_at,
-        image_id=found.image_id,
-    )
+    return replace(found, status=EngineStatus.EXITED, pid=0, exit_code=None, finished_at="")
 
 
 def _image(document: Mapping[str, Any]) -> Image:

@@ -4,6 +4,7 @@ A command that was under way when the agent died is taken up again: `stopTask`, 
 twice without harm; a log that was followed has lost its follower, and ends FAILED.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 _ENDED: Final = frozenset(
     {CommandStatus.SUCCEEDED, CommandStatus.FAILED, CommandStatus.REJECTED, CommandStatus.EXPIRED}
 )
+_DESCRIBED_BYTES: Final = 128 * 1024
+"""Half of what one document may have: an answer must fit beside its envelope, also with 256 tasks."""
 
 
 class _Parameters(BaseModel):
@@ -170,7 +173,15 @@ class Commands:
             self._unknown_task(command_id, parameters.task_id, change)
             return
         chosen = list(tasks.values()) if parameters.task_id is None else [tasks[parameters.task_id]]
-        result = {"tasks": [describe_task(task, self._cluster, self._device) for task in chosen]}
+        result: dict[str, Any] = {"tasks": []}
+        room = _DESCRIBED_BYTES
+        for task in chosen:
+            described = describe_task(task, self._cluster, self._device)
+            room -= len(json.dumps(described))
+            if room < 0:
+                result["truncated"] = True
+                break
+            result["tasks"].append(described)
         self.ended(command_id, CommandStatus.SUCCEEDED, result, "", change)
 
     def _logs(self, command: StoredCommand, parameters: _Logs, change: Change) -> None:

@@ -134,8 +134,8 @@ def test_a_child_that_cannot_be_forked_is_tried_again(start: Start) -> None:
 
 def test_children_are_stopped_in_reverse_order(start: Start) -> None:
     code = (
-        "import signal,sys\n"
-        "def end(*_): print('ended', flush=True); sys.exit(0)\n"
+        "import os,signal,sys\n"
+        "def end(*_): os.write(1, b'ended\\n'); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, end); print('up', flush=True)\n"
         "while True: signal.pause()"
     )

@@ -1,6 +1,7 @@
 """Commands against a device that has too much to tell."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -20,10 +21,9 @@ class _Holder:
 def describe(folder: Path, tasks: list[Task]) -> StoredCommand:
     answers: list[StoredCommand] = []
     holder = cast("Reconciler", _Holder(tasks))
-    commands = Commands(
-        StateStore(folder / "state.db"), holder, cast("Bench", None), ("default", "pi-1"), answers.append
-    )
-    commands.begin(StoredCommand("12345678", "describe", {}, CommandStatus.ACCEPTED), Change())
+    with closing(StateStore(folder / "state.db")) as store:
+        commands = Commands(store, holder, cast("Bench", None), ("default", "pi-1"), answers.append)
+        commands.begin(StoredCommand("12345678", "describe", {}, CommandStatus.ACCEPTED), Change())
     return answers[-1]
 
 

@@ -29,6 +29,8 @@ class CertificateAuthority:
         self._name = _name(name, "")
         own = _builder(self._name, self._name, self._key.public_key())
         own = own.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        own = own.add_extension(identifier, critical=False)
         self._certificate = own.sign(self._key, hashes.SHA256())
         self.ca_file = folder / "ca.crt"
         self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
@@ -72,6 +74,9 @@ class CertificateAuthority:
         builder = _builder(_name(name, organization), self._name, key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
+        # From Python 3.13 on `ssl` refuses a chain without it (RFC 5280, 4.2.1.1).
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(authority, critical=False)
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())

@@ -134,7 +134,8 @@ def test_a_task_that_stops_is_stopped_and_stays_so_whoever_is_killed(
         made.wait_for("STOPPED")
         made.stack.wait("the trap to be sprung", lambda: made.revive() or made.was_killed())
         made.wait_for("STOPPED")
-        after = made.stack.containers()
-        assert [(c["Id"], c["State"]) for c in after.values()] == [(c["Id"], "exited") for c in before.values()]
+        # Podman says `stopped` until its clean-up is through.
+        made.stack.wait("exited", lambda: {c["State"] for c in made.stack.containers().values()} == {"exited"})
+        assert [c["Id"] for c in made.stack.containers().values()] == [c["Id"] for c in before.values()]
         task = made.stack.status()["tasks"][0]
         assert (task["stopCode"], made.starts()) == ("UserInitiated", 1)

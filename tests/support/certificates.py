@@ -10,6 +10,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -29,6 +41,7 @@ class CertificateAuthority:
         self._name = _name(name, "")
         own = _builder(self._name, self._name, self._key.public_key())
         own = own.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        own = own.add_extension(_SIGNS, critical=True)
         identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         own = own.add_extension(identifier, critical=False)
         self._certificate = own.sign(self._key, hashes.SHA256())

@@ -186,8 +186,9 @@ class PodmanEngine:
                     reason="CannotRemoveContainerError",
                 )
             except EngineError as error:
-                # It ended by itself between Podman's look and Podman's kill; the next look sees that.
-                if "container state improper" not in str(error) or time.monotonic() > deadline:
+                # It ended by itself between Podman's look and Podman's kill, or its monitor is gone: the next look
+                # sees that.
+                if "could not be stopped" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(_SETTLE_PAUSE_SECONDS)
             else:

@@ -14,7 +14,9 @@ ROOT: Final = Path(__file__).parent.parent
 
 GROUND: Final = frozenset({"edge", "edge.errors"})
 """`edge` itself holds the version and imports nothing."""
-BESIDE: Final = frozenset({"edge.files", "edge.spawn", "edge.fd_store", "edge.supervisor", "edge.podman_host"})
+BESIDE: Final = frozenset(
+    {"edge.files", "edge.spawn", "edge.fd_store", "edge.supervisor", "edge.podman_host", "edge.lean_imports"}
+)
 """Small tools right above the errors; they know no word of the model."""
 MODEL: Final = GROUND | {"edge.model"}
 MQTT: Final = MODEL | BESIDE | {"edge.mqtt"}

@@ -8,7 +8,7 @@ import ctypes
 import gc
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +25,18 @@ def release() -> None:
     gc.collect()
     try:
         libc = ctypes.CDLL(None, use_errno=True)
+        with Path("/proc/self/smaps").open(encoding="utf-8") as smaps:
+            for start, end in _clean_mappings(smaps):
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
         libc.malloc_trim(0)
-        for start, end in _clean_mappings(Path("/proc/self/smaps").read_text()):
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
     except (OSError, AttributeError) as error:
         _log.debug("memory is not given back: %s", error)
 
 
-def _clean_mappings(smaps: str) -> Iterator[tuple[int, int]]:
+def _clean_mappings(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Yield `(start, end)` of mappings without any anonymous page: dropping one of those would lose its content."""
     current: tuple[int, int] | None = None
-    for line in smaps.splitlines():
+    for line in smaps:
         match = _MAPPING.match(line)
         if match:
             current = (int(match[1], 16), int(match[2], 16))

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import requests
-from podman.api.client import APIClient
-from podman.api.uds import UDSConnection, UDSConnectionPool, UDSSocket
-from podman.errors import APIError
 from urllib3.exceptions import HTTPError
 
 from edge.errors import (
@@ -26,6 +23,12 @@ from edge.errors import (
     NoSuchImageError,
     PortInUseError,
 )
+from edge.lean_imports import without
+
+with without("rich.progress"):  # 2.8 MB for progress bars that podman-py draws when it finds them
+    from podman.api.client import APIClient
+    from podman.api.uds import UDSConnection, UDSConnectionPool, UDSSocket
+    from podman.errors import APIError
 
 API_VERSION: Final = "4.0.0"
 """The oldest libpod API asked for; Podman 4.3.1 to 5.x answer it."""

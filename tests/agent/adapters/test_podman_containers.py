@@ -261,6 +261,29 @@ def test_a_container_that_needs_too_much_memory_is_killed_and_said_so(engine: Po
     assert found.oom_killed
 
 
+def test_a_kill_for_want_of_memory_is_told_though_nobody_watched(engine: PodmanEngine) -> None:
+    mounts = (Mount("tmpfs", "", "/scratch", options=("size=256m",)),)
+    script = "if [ -e /again ]; then exec sleep 1000; fi; touch /again; cat /dev/zero > /scratch/file"
+    runtime_id = engine.create(spec(engine, script, mounts=mounts, memory_bytes=64 * 1024 * 1024))
+    engine.start(runtime_id)
+    assert _ended(engine, runtime_id).oom_killed
+    # The next run ends by SIGKILL too, but not by the kernel's. Podman's clock and the kernel's are 2 s apart at most.
+    time.sleep(3)
+    engine.start(runtime_id)
+    engine.stop(runtime_id, 0)
+    again = _ended(engine, runtime_id)
+    assert (again.exit_code, again.oom_killed) == (137, False)
+
+
+def _ended(engine: PodmanEngine, runtime_id: str) -> FoundContainer:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (found := engine.inspect(runtime_id)) is not None and found.status is not EngineStatus.EXITED:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert found is not None
+    return found
+
+
 def test_privileged_has_everything(output: Output) -> None:
     (line,) = output("grep CapBnd /proc/self/status", privileged=True)
     own = next(text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith("CapBnd"))

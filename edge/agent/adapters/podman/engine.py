@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from edge.agent.adapters.podman.api import NO_SPACE, PodmanApi, refusal
 from edge.agent.adapters.podman.exits import ExitWatcher, is_process_of
+from edge.agent.adapters.podman.kernel_log import killed_for_memory
 from edge.agent.adapters.podman.log_frames import LogStream
 from edge.agent.adapters.podman.spec import render_spec
 from edge.agent.engine.ports import EngineStatus, FoundContainer, Image, LogLine
@@ -39,6 +40,8 @@ _STATUS: Final[Mapping[str, EngineStatus]] = {
 }
 _CREATE_SECONDS: Final = 120.0
 _PULL_SECONDS: Final = 3600.0
+_KILLED: Final = 128 + 9
+"""The exit code of a process that SIGKILL ended."""
 _SETTLE_SECONDS: Final = 2.0
 """How long Podman gets to record an exit that the kernel has told us of already."""
 _SETTLE_PAUSE_SECONDS: Final = 0.02
@@ -218,7 +221,11 @@ class PodmanEngine:
             time.sleep(_SETTLE_PAUSE_SECONDS)
 
     def _with_memory_kill(self, found: FoundContainer) -> FoundContainer:
-        killed = bool(found.exit_code) and self._exits.was_out_of_memory(found.runtime_id)
+        if not found.exit_code or found.oom_killed:
+            return found
+        killed = self._exits.was_out_of_memory(found.runtime_id) or (
+            found.exit_code == _KILLED and killed_for_memory(found.runtime_id, found.started_at)
+        )
         return replace(found, oom_killed=True) if killed else found
 
     def find(self, name: str) -> FoundContainer | None:

@@ -221,7 +221,8 @@ class PodmanEngine:
             time.sleep(_SETTLE_PAUSE_SECONDS)
 
     def _with_memory_kill(self, found: FoundContainer) -> FoundContainer:
-        if not found.exit_code or found.oom_killed:
+        # Podman's own OOMKilled is never true before 5.0, and after it stays true in a later run of the container.
+        if not found.exit_code:
             return found
         killed = self._exits.was_out_of_memory(found.runtime_id) or (
             found.exit_code == _KILLED and killed_for_memory(found.runtime_id, found.started_at)
@@ -319,7 +320,6 @@ def _found(document: Mapping[str, Any]) -> FoundContainer:
         status=status,
         pid=int(state.get("Pid") or 0) if status is EngineStatus.RUNNING else 0,
         exit_code=int(state.get("ExitCode", 0)) if ran and status is EngineStatus.EXITED else None,
-        oom_killed=bool(state.get("OOMKilled")),
         started_at=_time(state.get("StartedAt")),
         finished_at=ran,
         image_id=str(document.get("Image", "")).removeprefix("sha256:"),

@@ -48,6 +48,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder and those above it; when this returns, each new name is on the disk.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent, mode)
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_folder(path.parent)
+
+
 def store_error(message: str, error: OSError) -> StoreError:
     """Say what a failed file operation means: full and read-only disks may recover, everything else does not."""
     text = f"{message}: {error.strerror or error}"

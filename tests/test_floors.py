@@ -15,16 +15,28 @@ ROOT: Final = Path(__file__).parent.parent
 GROUND: Final = frozenset({"edge", "edge.errors"})
 """`edge` itself holds the version and imports nothing."""
 BESIDE: Final = frozenset(
-    {"edge.files", "edge.spawn", "edge.fd_store", "edge.supervisor", "edge.podman_host", "edge.lean_imports"}
+    {
+        "edge.ask",
+        "edge.files",
+        "edge.locks",
+        "edge.spawn",
+        "edge.fd_store",
+        "edge.supervisor",
+        "edge.podman_host",
+        "edge.lean_imports",
+        "edge.memory",
+        "edge.image_service",
+    }
 )
 """Small tools right above the errors; they know no word of the model."""
 MODEL: Final = GROUND | {"edge.model"}
 MQTT: Final = MODEL | BESIDE | {"edge.mqtt"}
-SETTINGS: Final = frozenset({"edge.agent.config", "edge.agent.trust_file", "edge.agent.memory"})
+SETTINGS: Final = frozenset({"edge.agent.config", "edge.agent.trust_file"})
 STORE: Final = MQTT | {"edge.agent.store"}
-ENGINE: Final = STORE | {"edge.agent.engine"}
+TELEMETRY: Final = STORE | {"edge.agent.telemetry"}
+ENGINE: Final = TELEMETRY | {"edge.agent.engine"}
 ADAPTERS: Final = ENGINE | {"edge.agent.adapters"}
-APP: Final = ADAPTERS | SETTINGS | {"edge.agent", "edge.agent.app"}
+APP: Final = ADAPTERS | SETTINGS | {"edge.agent", "edge.agent.collecting", "edge.agent.sending", "edge.agent.app"}
 LOOKING: Final = frozenset({"edge.agent.check", "edge.agent.local_status"})
 IMAGE_FORMATS: Final = frozenset({"edge.images.oci", "edge.images.soci", "edge.images.fuse"})
 
@@ -38,10 +50,12 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent": frozenset(),
     "edge.agent.config": MODEL | BESIDE | SETTINGS,
     "edge.agent.trust_file": MODEL | BESIDE | SETTINGS,
-    "edge.agent.memory": MODEL | BESIDE | SETTINGS,
     "edge.agent.store": STORE,
+    "edge.agent.telemetry": TELEMETRY,
     "edge.agent.engine": ENGINE,
     "edge.agent.adapters": ADAPTERS,
+    "edge.agent.collecting": ADAPTERS | SETTINGS,
+    "edge.agent.sending": ADAPTERS | SETTINGS | {"edge.agent.collecting"},
     "edge.agent.app": APP,
     # Commands that look at a device from outside: no engine, no Podman, no connection.
     "edge.agent.check": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
@@ -59,7 +73,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
 LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "podman": frozenset({"edge.agent.adapters.podman"}),
     "requests": frozenset({"edge.agent.adapters.podman"}),
-    "urllib3": frozenset({"edge.agent.adapters.podman"}),
+    "urllib3": frozenset({"edge.agent.adapters.podman", "edge.images.oci"}),
     "paho": frozenset({"edge.mqtt"}),
     "rich": frozenset({"edge.cli"}),
     "sqlite3": frozenset({"edge.agent.store", "edge.agent.local_status", "edge.fleet.database"}),
@@ -144,6 +158,9 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.mqtt.broker", "from edge.agent.store.state import StateStore"),
         ("edge.mqtt.broker", "from edge.fleet.link import FleetLink"),
         ("edge.agent.store.state", "from edge.agent.engine.events import StopRequested"),
+        ("edge.agent.store.state", "from edge.agent.telemetry.ports import Records"),
+        ("edge.agent.telemetry.collector", "from edge.agent.engine.ports import Clock"),
+        ("edge.agent.telemetry.collector", "from edge.agent.adapters.clock import SystemClock"),
         ("edge.agent.engine.engine", "from edge.agent.adapters.clock import SystemClock"),
         ("edge.agent.engine.engine", "from edge.agent.config import AgentConfig"),
         ("edge.agent.engine.engine", "from edge.agent.app import run"),
@@ -153,7 +170,7 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.agent.app", "from edge.agent.check import check"),
         ("edge.agent.config", "from edge.agent.engine.ports import Clock"),
         ("edge.agent.trust_file", "from edge.mqtt.broker import Broker"),
-        ("edge.agent.memory", "from edge.agent.app import run"),
+        ("edge.memory", "from edge.agent.app import run"),
         ("edge.agent.check", "from edge.agent.app import run"),
         ("edge.agent.local_status", "from edge.agent.engine.engine import Engine"),
         ("edge.images.oci.registry", "from edge.images.store import ImageStore"),
@@ -180,7 +197,6 @@ def test_an_import_from_a_floor_above_or_beside_is_found(module: str, text: str)
         ("edge.agent.engine.hands", "import podman"),
         ("edge.agent.adapters.host", "from podman.errors import APIError"),
         ("edge.agent.adapters.clock", "import requests"),
-        ("edge.images.oci.registry", "import urllib3.exceptions"),
         ("edge.agent.app", "import paho.mqtt.client as mqtt"),
         ("edge.fleet.link", "from paho.mqtt import client"),
         ("edge.fleet.watching", "from rich.table import Table"),

@@ -1,6 +1,5 @@
 """The one place where an agent is wired: configuration in, a running engine out."""
 
-import fcntl
 import json
 import logging
 import os
@@ -10,23 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from edge import __version__
-from edge.agent import memory
-from edge.agent.adapters.clock import SystemClock
+from edge import __version__, locks, memory
+from edge.agent.adapters.clock import FlooredClock, SystemClock
 from edge.agent.adapters.host import LinuxHost
+from edge.agent.adapters.lazy_images import LazyImages
+from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
 from edge.agent.config import AgentConfig
-from edge.agent.engine.engine import Engine, Inbox, Parts
-from edge.agent.engine.events import StopRequested
+from edge.agent.engine.engine import CLOCK_FLOOR, Engine, Inbox, Parts
+from edge.agent.engine.events import ImagesSeen, StopRequested
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
 from edge.agent.engine.ports import Clock, ContainerEngine, Host
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.steps import Identity
+from edge.agent.sending import Sending
 from edge.agent.store.state import StateStore
 from edge.agent.trust_file import load_trust
 from edge.errors import RefusedError, StoreFullError
+from edge.files import make_folder
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.paho_broker import PahoBroker
 
@@ -38,7 +40,7 @@ _OCI_ARCHITECTURES: Final = {"X86_64": "amd64", "ARM64": "arm64"}
 def run(
     config: AgentConfig,
     *,
-    make_engine: Callable[[Path], ContainerEngine] = PodmanEngine,
+    make_engine: Callable[[Path, LazyImages], ContainerEngine] = PodmanEngine,
     make_store: Callable[[Path], StateStore] = StateStore,
     make_host: Callable[[], Host] = LinuxHost,
 ) -> None:
@@ -46,7 +48,7 @@ def run(
 
     Args:
         config: Where everything is.
-        make_engine: Makes the container engine from its socket.
+        make_engine: Makes the container engine from its socket and the image service.
         make_store: Opens the state file.
         make_host: Looks at the machine.
 
@@ -60,33 +62,41 @@ def run(
         store = make_store(config.database)
         if store.set_aside is not None:
             _log.error("%s was damaged: put aside as %s, beginning anew", config.database, store.set_aside.name)
-        clock, host = SystemClock(), make_host()
+        machine_clock, host = SystemClock(), make_host()
+        clock = FlooredClock(machine_clock, (store.meta(CLOCK_FLOOR) or b"").decode())
         facts = host.facts()
         architecture = _OCI_ARCHITECTURES[facts.architecture]
         identity = Identity(config.cluster, config.device, architecture, config.allow_privileged)
         inbox = Inbox()
-        containers = make_engine(config.podman_socket)
+        images = LazyImages(config.images_socket, lambda arrivals: inbox.put(ImagesSeen(arrivals)))
+        containers = make_engine(config.podman_socket, images)
         broker = PahoBroker(broker_settings(config))
         streams = LogStreams(containers, broker, clock)
+        sending = Sending(config, facts.boot_id, machine_clock, broker)
         parts = Parts(
             store=store,
             broker=broker,
             clock=clock,
             judge=Judge(trust, config.cluster, config.device, config.allow_privileged),
             reporter=Reporter(identity, facts, clock, __version__),
-            hands=WorkerHands(containers, host, identity, streams, inbox.put),
+            hands=WorkerHands(containers, host, identity, streams, inbox.put, telemetry=sending.collecting),
             streams=streams,
             connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
             idle=memory.release,
             cleanup_seconds=config.task_cleanup_wait_seconds,
+            heard=sending.hear,
+            telemetry=sending.describe,
         )
         engine = Engine(parts, inbox)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: inbox.put(StopRequested()))
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())
+        local = LocalSocket(config.local_socket, config.local_group, inbox.put, containers)
         try:
             engine.run()
         finally:
+            local.close()
+            sending.close()
             containers.close()
             store.close()
 
@@ -134,7 +144,7 @@ class _StatusFile:
 def _only_one(config: AgentConfig) -> Iterator[None]:
     """Hold the state directory: two agents on one would start every task twice."""
     try:
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(config.state_dir)
         file = config.pid_file.open("a+")
     except OSError as error:
         raise StoreFullError(
@@ -142,14 +152,12 @@ def _only_one(config: AgentConfig) -> Iterator[None]:
             hint="Look at the folder's owner, mode and file system.",
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not locks.take(file):
             file.seek(0)
             raise RefusedError(
                 f"an agent works on {config.state_dir} already (process {file.read().strip() or 'unknown'})",
                 hint="Stop that one first, or give this one a state directory of its own.",
-            ) from error
+            )
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -15,12 +15,37 @@ DEFAULT_PODMAN_SOCKET: Final = "/run/podman/podman.sock"
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is collected.
+
+    Attributes:
+        containers_seconds, device_seconds: Between two measurements; 0 for none.
+        keep_unsubscribed: Records wait while nobody has subscribed to them at the broker.
+        readings: Whether containers get a socket to publish through.
+        readings_per_second: What the containers of one task may publish.
+        logs: Whose logs leave the device: of containers that ask for it, of all, of none.
+        log_lines_per_second, log_bytes_per_second: What is shipped of one container's log.
+    """
+
+    containers_seconds: int = 30
+    device_seconds: int = 60
+    keep_unsubscribed: bool = True
+    readings: bool = True
+    readings_per_second: int = 100
+    logs: str = "asked"
+    log_lines_per_second: int = 100
+    log_bytes_per_second: int = 32768
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Where the agent finds everything; paths are absolute.
 
     Attributes:
+        images_socket: Where the image service is, if the device has one.
         keepalive_seconds: MQTT keep-alive, and so the longest a dead link goes unnoticed (times 1.5).
         trust_bundle: The signed trust bundle: whose desired states this device obeys.
+        local_group: Whose members may ask the agent at the device itself, besides root; empty for nobody.
         allow_privileged: Whether a signed task definition may ask for `privileged`.
         task_cleanup_wait_seconds: How long a stopped task's containers are kept to be looked at.
     """
@@ -36,10 +61,18 @@ class AgentConfig:
     trust_bundle: Path
     state_dir: Path
     podman_socket: Path
+    images_socket: Path
     keepalive_seconds: int = 60
     allow_privileged: bool = False
     task_cleanup_wait_seconds: float = 3 * 3600.0
     log_level: str = "INFO"
+    local_group: str = ""
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def local_socket(self) -> Path:
+        """Where the agent listens to whoever stands at the device."""
+        return self.state_dir / "run" / "agent.sock"
 
     @property
     def database(self) -> Path:
@@ -83,8 +116,18 @@ KEYS: Final[dict[str, Key]] = {
     "trust.bundle": Key(str, required=True),
     "storage.state_dir": Key(str, required=True),
     "podman.socket": Key(str, default=DEFAULT_PODMAN_SOCKET),
+    "images.socket": Key(str),
     "policy.allow_privileged": Key(bool, default=False),
+    "local.group": Key(str, pattern=r"^[a-z_][a-z0-9_-]{0,31}$"),
     "tasks.cleanup_wait_seconds": Key(int, default=10800, least=60, most=7 * 86400),
+    "telemetry.containers_seconds": Key(int, default=30, least=0, most=86400),
+    "telemetry.device_seconds": Key(int, default=60, least=0, most=86400),
+    "telemetry.keep_unsubscribed": Key(bool, default=True),
+    "telemetry.readings": Key(bool, default=True),
+    "telemetry.readings_per_second": Key(int, default=100, least=1, most=100000),
+    "telemetry.logs": Key(str, default="asked", choices=("asked", "all", "none")),
+    "telemetry.log_lines_per_second": Key(int, default=100, least=1, most=100000),
+    "telemetry.log_bytes_per_second": Key(int, default=32768, least=1024, most=104857600),
     "log.level": Key(str, default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")),
 }
 """Every key there is; `docs/configuration.md` has the table, and a test holds the two together."""
@@ -134,9 +177,14 @@ def _config(path: Path, checked: dict[str, Any]) -> AgentConfig:
         trust_bundle=path.parent / checked["trust.bundle"],
         state_dir=path.parent / checked["storage.state_dir"],
         podman_socket=path.parent / checked["podman.socket"],
+        images_socket=path.parent / (checked["images.socket"] or f"{checked['storage.state_dir']}/run/images.sock"),
         allow_privileged=checked["policy.allow_privileged"],
         task_cleanup_wait_seconds=float(checked["tasks.cleanup_wait_seconds"]),
         log_level=checked["log.level"],
+        local_group=checked["local.group"] or "",
+        telemetry=TelemetrySettings(
+            **{name.partition(".")[2]: value for name, value in checked.items() if name.startswith("telemetry.")}
+        ),
     )
 
 

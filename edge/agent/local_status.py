@@ -3,12 +3,12 @@
 Works whether the agent runs or not, and never disturbs it: the database is opened read-only.
 """
 
-import fcntl
 import json
 import sqlite3
 from contextlib import closing
 from typing import Any
 
+from edge import locks
 from edge.agent.config import AgentConfig
 from edge.errors import StoreError
 from edge.model.describe import describe_task
@@ -41,14 +41,11 @@ def local_status(config: AgentConfig) -> dict[str, Any]:
 def _is_locked(config: AgentConfig) -> bool:
     try:
         with config.pid_file.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locks.is_held(file)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
     except OSError as error:
         raise StoreError(f"cannot look at {config.pid_file}: {error.strerror}", hint="Ask as root.") from error
-    return False
 
 
 def _said(config: AgentConfig) -> dict[str, Any]:

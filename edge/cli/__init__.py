@@ -62,10 +62,46 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("task", "ls"): Row("edge.cli.task_ls", "list tasks with their state and what holds them up"),
     ("task", "describe"): Row("edge.cli.task_describe", "show everything about tasks, as ECS describes them"),
     ("task", "logs"): Row("edge.cli.task_logs", "show or follow what a task's containers write"),
+    ("service", "create"): Row("edge.cli.service_create", "let a device keep tasks running by itself"),
+    ("service", "update"): Row("edge.cli.service_update", "deploy another definition, or change a service's numbers"),
+    ("service", "delete"): Row("edge.cli.service_delete", "remove a service; its tasks stop"),
+    ("service", "ls"): Row("edge.cli.service_ls", "list services and their deployments"),
+    ("schedule", "create"): Row("edge.cli.schedule_create", "let a device start tasks at given times"),
+    ("schedule", "delete"): Row("edge.cli.schedule_delete", "remove a schedule"),
+    ("schedule", "ls"): Row("edge.cli.schedule_ls", "list schedules and when each comes next"),
+    ("telemetry", "collect"): Row("edge.cli.telemetry_collect", "store what the devices measure, as it comes"),
+    ("telemetry", "tail"): Row("edge.cli.telemetry_tail", "show and follow stored records"),
+    ("telemetry", "export"): Row("edge.cli.telemetry_export", "write stored records as JSON lines or CSV"),
+    ("telemetry", "check"): Row("edge.cli.telemetry_check", "check that every record is accounted for"),
     ("events",): Row("edge.cli.events", "follow state changes of the whole fleet"),
     ("agent", "run"): Row("edge.cli.agent_run", "run the agent on this device", on_fleet=False),
     ("agent", "status"): Row("edge.cli.agent_status", "show what the agent of this device does", on_fleet=False),
     ("agent", "check-config"): Row("edge.cli.agent_check_config", "judge an agent.toml", on_fleet=False),
+    ("local", "ls"): Row("edge.cli.local_ls", "list this device's tasks, without any network", on_fleet=False),
+    ("local", "run"): Row("edge.cli.local_run", "start a task at the device itself", on_fleet=False),
+    ("local", "stop"): Row("edge.cli.local_stop", "stop a task at the device itself", on_fleet=False),
+    ("local", "describe"): Row("edge.cli.local_describe", "show everything about a task here", on_fleet=False),
+    ("local", "logs"): Row("edge.cli.local_logs", "show or follow what a task here writes", on_fleet=False),
+    ("image", "ls"): Row("edge.cli.image_ls", "list this device's images and how much of each is here", on_fleet=False),
+    ("image", "pull"): Row("edge.cli.image_pull", "make an image startable on this device", on_fleet=False),
+    ("image", "export"): Row(
+        "edge.cli.image_export", "copy an image from its registry into an archive", on_fleet=False
+    ),
+    ("image", "import"): Row("edge.cli.image_import", "take an image from an archive", on_fleet=False),
+    ("image", "rm"): Row("edge.cli.image_rm", "remove images from this device", on_fleet=False),
+    ("image", "prune"): Row("edge.cli.image_prune", "remove the images no task needs", on_fleet=False),
+    ("image", "log"): Row("edge.cli.image_log", "show what the image service had to say", on_fleet=False),
+    ("image", "index", "build"): Row(
+        "edge.cli.image_index_build", "index an image's layers for lazy starts, into a folder", on_fleet=False
+    ),
+    ("image", "index", "push"): Row(
+        "edge.cli.image_index_push", "put an image's index into its registry", on_fleet=False
+    ),
+    ("image", "index", "show"): Row("edge.cli.image_index_show", "show the indexes an image has", on_fleet=False),
+    ("image", "index", "verify"): Row(
+        "edge.cli.image_index_verify", "hold an image's indexes against its layers", on_fleet=False
+    ),
+    ("images", "serve"): Row("edge.cli.images_serve", "serve images before they have arrived", on_fleet=False),
     ("up",): Row("edge.cli.up", "run the agent and Podman's service where there is no systemd", on_fleet=False),
 }
 

@@ -7,12 +7,14 @@ from typing import Any
 from edge.cli.device_ls import as_json, revision_text
 from edge.cli.output import print_fields, print_json, print_table
 from edge.cli.session import opened
-from edge.cli.views import observe_or_recall, short, tasks_in, text_of
+from edge.cli.views import objects_in, observe_or_recall, short, tasks_in, text_of
 from edge.fleet.devices import DeviceRecord, the_device
 from edge.fleet.observing import DeviceView, rejection_reason
 from edge.fleet.watching import reason_of
 
-HELP = "Show a device: connection, certificate, revisions, attributes, resources left, tasks and images."
+HELP = """\
+Show a device as it said last: connection, certificate, revisions, attributes, clock, resources left, tasks, images, and
+what telemetry waits on it."""
 EXAMPLES = """\
 examples:
   edge device show pi-1"""
@@ -34,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     print_fields(_fields(record, view))
     _print_tasks(view)
     _print_images(view)
+    _print_telemetry(view)
     return 0
 
 
@@ -49,6 +52,7 @@ def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
         ("boot id", view.status.boot_id if view.status else ""),
         ("problem", text_of(report, "agentProblem")),
         ("last report", text_of(report, "time")),
+        ("clock", text_of(report, "clock")),
         ("revision in force", revision_text(record, view)),
         ("not published", _unpublished(record)),
         ("last answer", f"{view.ack.outcome.value} {view.ack.revision or ''}" if view.ack else ""),
@@ -100,6 +104,17 @@ def _print_images(view: DeviceView) -> None:
                 (text_of(image, "reference"), text_of(image, "imageId")[:12], text_of(image, "architecture"))
                 for image in images
             ],
+        )
+
+
+def _print_telemetry(view: DeviceView) -> None:
+    streams = objects_in(view, "telemetry")
+    if streams:
+        names = ("stream", "waitingRecords", "waitingBytes", "oldest", "gaps", "damaged", "problem")
+        print()
+        print_table(
+            ("TELEMETRY", "WAITING", "BYTES", "OLDEST", "GAPS", "DAMAGED", "PROBLEM"),
+            [tuple(text_of(stream, name) for name in names) for stream in streams],
         )
 
 

@@ -90,7 +90,8 @@ def _print(task: TaskRecord, found: Mapping[str, Any], view: DeviceView) -> None
     if containers:
         print()
         print_table(
-            ("CONTAINER", "STATUS", "EXIT", "IMAGE", "PORTS", "REASON"), [_container_row(one) for one in containers]
+            ("CONTAINER", "STATUS", "HEALTH", "RESTARTS", "EXIT", "IMAGE", "PORTS", "REASON"),
+            [_container_row(one) for one in containers],
         )
 
 
@@ -98,6 +99,8 @@ def _container_row(container: Detail) -> tuple[str, ...]:
     return (
         text_of(container, "name"),
         text_of(container, "lastStatus"),
+        text_of(container, "healthStatus"),
+        text_of(container, "restartCount"),
         text_of(container, "exitCode"),
         text_of(container, "image"),
         _ports(container),

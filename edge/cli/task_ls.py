@@ -5,9 +5,8 @@ from typing import Any
 
 from edge.cli.output import age, print_json, print_table
 from edge.cli.session import add_device_option, opened
-from edge.cli.views import observe_or_recall, short, task_object, text_of
+from edge.cli.views import devices_named, observe_or_recall, short, task_object, text_of
 from edge.fleet.clock import now
-from edge.fleet.devices import find_device, list_devices
 from edge.fleet.tasks import list_tasks
 from edge.fleet.watching import reason_of
 
@@ -28,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List them."""
     with opened(args) as fleet:
-        devices = (
-            [find_device(fleet.database, fleet.settings.cluster, args.device)]
-            if args.device
-            else list_devices(fleet.database)
-        )
-        observe_or_recall(args, fleet, devices)
+        observe_or_recall(args, fleet, devices_named(fleet, args.device))
         tasks = [(task.device, task_object(task)) for task in list_tasks(fleet.database, args.device, stopped=args.all)]
     if args.output == "json":
         print_json({"tasks": [task for _, task in tasks]})

@@ -10,6 +10,7 @@ from edge.cli.watching import Watching
 from edge.errors import DeadlineError, InvalidInputError
 from edge.fleet.assignments import TaskRecord
 from edge.fleet.clock import now
+from edge.fleet.commands import await_result, compose_command, send
 from edge.fleet.devices import find_device
 from edge.fleet.folder import Fleet
 from edge.fleet.link import FleetLink
@@ -17,6 +18,7 @@ from edge.fleet.observing import observe
 from edge.fleet.publishing import publish_newest
 from edge.fleet.tasks import find_task, next_revision, nothing_new, stopping_tasks
 from edge.fleet.watching import TaskWatch
+from edge.model.documents import Operation
 from edge.model.topics import Topics
 
 HELP = """\
@@ -60,6 +62,13 @@ def _stop(args: argparse.Namespace, fleet: Fleet, link: FleetLink, tasks: Sequen
     device = find_device(fleet.database, tasks[0].cluster, tasks[0].device)
     view = observe(link, fleet, [device])[device.device]
     link.subscribe((Topics(device.cluster, device.device).event("task"), 1))
+    for task in tasks:
+        if not task.is_assigned and not task.is_over:
+            # No desired state names it: the device is told itself.
+            parameters = {"taskId": task.task_id, "reason": args.reason}
+            command = compose_command(device, Operation.STOP_TASK, parameters, fleet.signer(), now())
+            send(link, command)
+            await_result(link, command)
     ids = [task.task_id for task in tasks]
     revision = next_revision(fleet.database, fleet.signer(), device, now(), stopping_tasks(ids, args.reason))
     publish_newest(link, fleet.database, device)

@@ -1,7 +1,6 @@
-"""`edge up`: the agent and Podman's API service under one supervisor, for hosts without systemd."""
+"""`edge up`: the agent, the image service and Podman's API service under one supervisor, for hosts without systemd."""
 
 import argparse
-import fcntl
 import os
 import shutil
 import socket
@@ -13,12 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge import locks
 from edge.errors import EdgeError, EngineError, InvalidInputError, NotFoundError, RefusedError, StoreError
 from edge.fd_store import check_socket_path
+from edge.files import make_folder
+from edge.images.image_store import ImageStore
 from edge.podman_host import PodmanHostFacts, choose_podman_flags, read_facts
 from edge.supervisor import Child, Start, Supervisor
 
-HELP = "run the agent and Podman's service on a host without systemd"
+HELP = "run the agent, the image service and Podman's service on a host without systemd"
 _IDLE_SECONDS = 60
 """Longer than a task's start has pauses, short against the hours a device is idle: see docs/hosts.md."""
 _LEFT_OVER_SECONDS = 10.0
@@ -28,10 +30,11 @@ _NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAME
 
 @dataclass(frozen=True, slots=True)
 class UpConfig:
-    """The two settings of `agent.toml` that `edge up` needs, made absolute."""
+    """The settings of `agent.toml` that `edge up` needs, made absolute."""
 
     podman_socket: Path
     state_dir: Path
+    images_socket: Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--podman-runroot", type=Path, metavar="DIR", help="Podman's state of this boot")
     parser.add_argument(
         "--podman-storage-opt", action="append", default=[], metavar="OPTION", help="a storage option; may be repeated"
+    )
+    parser.add_argument(
+        "--no-lazy-images", action="store_true", help="no image service: every image is pulled whole before it starts"
     )
     parser.add_argument(
         "--podman-idle-seconds",
@@ -62,12 +68,21 @@ def run_with(args: argparse.Namespace, agent: Sequence[str], log: Callable[[str]
     _check_host(os.environ, os.geteuid())
     config = read_config(args.config)
     facts = read_facts()
+    lazy = not args.no_lazy_images and os.path.exists("/dev/fuse")  # noqa: PTH110
+    if lazy:
+        # Podman reads the store from its first command on, and the image service may come later.
+        ImageStore(images_dir(config) / "store")
+        args.podman_storage_opt = [*args.podman_storage_opt, f"additionalimagestore={images_dir(config)}/store"]
+    elif not args.no_lazy_images:
+        log("warning: there is no /dev/fuse, images are pulled whole before they start (modprobe fuse)")
     podman = podman_command(args, facts)
     if not facts.memory_controller:
         log("warning: the kernel's memory controller is off, tasks' memory limits have no effect (docs/hosts.md)")
     with _lock(config.state_dir), _listen(config.podman_socket) as listening:
         try:
             children = _children(podman, agent, args.podman_idle_seconds, listening.fileno())
+            if lazy:
+                children = (_image_service(config), *children)
             supervisor = Supervisor(children, config.state_dir / "run", log)
             supervisor.run(lambda: log(f"edge is up: agent and Podman (on {config.podman_socket})"))
         finally:
@@ -116,7 +131,11 @@ def read_config(path: Path) -> UpConfig:
     folder = path.absolute().parent
     socket_path = folder / _setting(document, "podman", "socket", path).removeprefix("unix://")
     check_socket_path(socket_path)
-    return UpConfig(socket_path, folder / _setting(document, "storage", "state_dir", path))
+    state_dir = folder / _setting(document, "storage", "state_dir", path)
+    section = document.get("images")
+    named = section.get("socket") if isinstance(section, dict) else None
+    images_socket = folder / named if isinstance(named, str) and named else state_dir / "run" / "images.sock"
+    return UpConfig(socket_path, state_dir, images_socket)
 
 
 def _setting(document: Mapping[str, object], table: str, key: str, path: Path) -> str:
@@ -150,21 +169,30 @@ def _children(podman: tuple[str, ...], agent: Sequence[str], idle_seconds: int, 
     )
 
 
+def images_dir(config: UpConfig) -> Path:
+    """Return where the image service keeps everything."""
+    return config.state_dir / "images"
+
+
+def _image_service(config: UpConfig) -> Child:
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILDREN}
+    where = ("--state-dir", str(images_dir(config)), "--socket", str(config.images_socket))
+    return Child("images", (sys.executable, "-m", "edge", "images", "serve", *where), env)
+
+
 @contextmanager
 def _lock(state_dir: Path) -> Iterator[None]:
     """Hold the state directory for one `edge up`; the kernel lets go of it when the process ends, however it ends."""
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(state_dir)
         file = (state_dir / "up.lock").open("ab")
     except OSError as error:
         raise StoreError(f"cannot use the state directory {state_dir}: {error.strerror}") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not locks.take(file):
             raise RefusedError(
                 f"another `edge up` runs on {state_dir}", hint="Stop it first, or use another state_dir."
-            ) from error
+            )
         yield
 
 

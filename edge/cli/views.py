@@ -8,7 +8,7 @@ from edge.cli.output import note
 from edge.cli.session import connected
 from edge.errors import BrokerUnavailableError
 from edge.fleet.assignments import TaskRecord
-from edge.fleet.devices import DeviceRecord
+from edge.fleet.devices import DeviceRecord, find_device, list_devices
 from edge.fleet.folder import Fleet
 from edge.fleet.observing import DeviceView, observe
 from edge.fleet.tasks import tasks_by_id
@@ -49,6 +49,17 @@ def task_object(task: TaskRecord) -> dict[str, Any]:
         "containers": [],
     }
     return {**asked, **task.reported, "desiredStatus": task.desired_status.value}
+
+
+def objects_in(view: DeviceView, name: str) -> list[dict[str, Any]]:
+    """Return the objects a device reported in a list of that name; what is none is left out."""
+    found = view.report.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def devices_named(fleet: Fleet, name: str | None) -> list[DeviceRecord]:
+    """Return the device of that name, or all when none is named."""
+    return [find_device(fleet.database, fleet.settings.cluster, name)] if name else list_devices(fleet.database)
 
 
 def short(task_id: str) -> str:

@@ -4,14 +4,18 @@ A task is in the desired state from its start until the device has said that it 
 stays in it with `desiredStatus` STOPPED, because a device that was away must still be told why.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from edge.errors import InvalidInputError
 from edge.model.documents import MAXIMUM_TASKS, DesiredState, DesiredStatus, DesiredTask
+from edge.model.service_documents import DesiredSchedule, DesiredService
+from edge.model.task import Origin
 
 STOPPED: Final = "STOPPED"
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,255}:[0-9]{1,9}")
 MAXIMUM_REASON: Final = 255
 """ECS cuts its reasons there; `DesiredTask.stopped_reason` refuses more."""
 
@@ -26,6 +30,7 @@ class TaskRecord:
         changed_revision: The first desired state that had its present `desired_status`.
         last_status: As the device said last; empty when it has not spoken of it.
         reported: The ECS task object as the device reported it last.
+        origin: `assigned`, or what on the device began it: no desired state names those.
     """
 
     task_id: str
@@ -41,6 +46,12 @@ class TaskRecord:
     stopped_reason: str = ""
     last_status: str = ""
     reported: dict[str, Any] = field(default_factory=dict)
+    origin: str = Origin.ASSIGNED.value
+
+    @property
+    def is_assigned(self) -> bool:
+        """The desired state names it."""
+        return self.origin == Origin.ASSIGNED.value
 
     @property
     def is_over(self) -> bool:
@@ -56,13 +67,16 @@ def compose(  # noqa: PLR0913 - the parts of the document
     issued_at: str,
     tasks: Sequence[TaskRecord],
     definitions: Mapping[str, dict[str, Any]],
+    services: Sequence[DesiredService] = (),
+    schedules: Sequence[DesiredSchedule] = (),
 ) -> DesiredState:
     """Return the whole of what the device should run.
 
     Raises:
         InvalidInputError: There are more tasks than one document may have.
     """
-    present = [task for task in tasks if not task.is_over]
+    present = [task for task in tasks if task.is_assigned and not task.is_over]
+    named = {one.task_definition for some in (present, services, schedules) for one in some}
     if len(present) > MAXIMUM_TASKS:
         raise InvalidInputError(
             f"device {device} would have {len(present)} tasks; {MAXIMUM_TASKS} is the most",
@@ -73,8 +87,10 @@ def compose(  # noqa: PLR0913 - the parts of the document
         device=device,
         revision=revision,
         issued_at=issued_at,
-        task_definitions={key: definitions[key] for key in sorted({task.task_definition for task in present})},
+        task_definitions={key: definitions[key] for key in sorted(named)},
         tasks=[_desired(task) for task in present],
+        services=list(services),
+        schedules=list(schedules),
     )
 
 
@@ -94,16 +110,40 @@ def after_report(task: TaskRecord, revision: int, tasks: Mapping[str, dict[str, 
     """Return what is known of a task after its device reported `tasks` with `revision` in force.
 
     A task that is over stays over. A task that should stop and that the device, obeying that very revision, does not
-    have (any more) is over too: it was stopped before it began.
+    have (any more) is over too: it was stopped before it began. So is one that the device began and forgot.
     """
     if task.is_over:
         return task
     found = tasks.get(task.task_id)
     if found is not None:
         return replace(task, last_status=str(found.get("lastStatus", "")), reported=found)
+    if not task.is_assigned:
+        return over(task, "", "The device has forgotten it")
     if task.desired_status is DesiredStatus.STOPPED and revision >= task.changed_revision:
         return over(task, "UserInitiated", task.stopped_reason)
     return task
+
+
+def begun_by_device(cluster: str, device: str, found: Mapping[str, Any]) -> TaskRecord | None:
+    """Return a task object that a device reported as a task that it began by itself; None when it is no such."""
+    origin = found.get("origin")
+    key = str(found.get("taskDefinitionArn", "")).rpartition("/")[2]
+    if origin not in (Origin.SERVICE, Origin.SCHEDULE, Origin.LOCAL) or not _KEY.fullmatch(key):
+        return None
+    return TaskRecord(
+        task_id=str(found["taskId"]),
+        cluster=cluster,
+        device=device,
+        task_definition=key,
+        group=str(found.get("group", ""))[:MAXIMUM_REASON],
+        started_by=str(found.get("startedBy", ""))[:MAXIMUM_REASON],
+        created_at=str(found.get("createdAt", ""))[:40],
+        created_revision=0,
+        changed_revision=0,
+        last_status=str(found.get("lastStatus", "")),
+        reported=dict(found),
+        origin=str(origin),
+    )
 
 
 def after_rejection(

@@ -34,6 +34,7 @@ _DEVICE_WRITES: Final = (
     "birth",
     "res/+/+",
     *(f"evt/{kind}" for kind in EVENT_KINDS),
+    "tel/+",
     "stream/+/out",
 )
 _PLAIN: Final = re.compile(r"^[^\x00-\x1f\x7f]+$")

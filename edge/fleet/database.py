@@ -60,6 +60,41 @@ _MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX tasks_of_device ON tasks (cluster, device, last_status);
     """,
+    # Devices begin tasks by themselves, of definitions that nobody registered here as well: the tasks are made anew
+    # without the reference to a task definition.
+    """
+    CREATE TABLE device_work (
+        cluster TEXT NOT NULL,
+        device TEXT NOT NULL,
+        kind TEXT NOT NULL,      -- service or schedule
+        name TEXT NOT NULL,
+        document TEXT NOT NULL,  -- as the desired state has it
+        PRIMARY KEY (cluster, device, kind, name),
+        FOREIGN KEY (cluster, device) REFERENCES devices
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tasks_anew (
+        task_id TEXT PRIMARY KEY,
+        cluster TEXT NOT NULL,
+        device TEXT NOT NULL,
+        family TEXT NOT NULL,
+        definition_revision INTEGER NOT NULL,
+        task_group TEXT NOT NULL,
+        started_by TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        created_revision INTEGER NOT NULL,  -- the first desired state that had it; 0 of a task the device began
+        changed_revision INTEGER NOT NULL,  -- the first desired state that had its desired status
+        desired_status TEXT NOT NULL,
+        stopped_reason TEXT NOT NULL DEFAULT '',
+        last_status TEXT NOT NULL DEFAULT '', -- empty: the device has not spoken of it yet
+        reported TEXT NOT NULL DEFAULT '{}',  -- the ECS task object as the device reported it last
+        origin TEXT NOT NULL DEFAULT 'assigned',
+        FOREIGN KEY (cluster, device) REFERENCES devices
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO tasks_anew SELECT *, 'assigned' FROM tasks;
+    DROP TABLE tasks;
+    ALTER TABLE tasks_anew RENAME TO tasks;
+    CREATE INDEX tasks_of_device ON tasks (cluster, device, last_status);
+    """,
 )
 Row = sqlite3.Row
 """A row by column name; the database is nobody else's to import."""
@@ -74,8 +109,10 @@ class Database:
         StoreError: From every method: the file cannot be used; `StoreFullError` when the disk is full or read-only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, migrations: Sequence[str] = _MIGRATIONS) -> None:
+        """Open the file, making it and bringing it up to date: each migration is a script, applied once, in order."""
         self._path = path
+        self._migrations = migrations
         with self._mapped():
             self._connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
         try:
@@ -129,7 +166,7 @@ class Database:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
-        if self._version() != len(_MIGRATIONS):
+        if self._version() != len(self._migrations):
             with self.transaction():
                 self._migrate()
 
@@ -138,16 +175,16 @@ class Database:
 
     def _migrate(self) -> None:
         version = self._version()
-        if version > len(_MIGRATIONS):
+        if version > len(self._migrations):
             raise StoreError(
                 f"{self._path} was written by a newer version of edge (schema {version})",
                 hint="Use that version, or a newer one.",
             )
-        for script in _MIGRATIONS[version:]:
+        for script in self._migrations[version:]:
             # One statement at a time: `executescript` would commit the transaction that makes a migration whole.
             for statement in _statements(script):
                 self.change(statement)
-        self.change(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        self.change(f"PRAGMA user_version = {len(self._migrations)}")
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:

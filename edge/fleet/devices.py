@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.errors import InvalidInputError, NotFoundError, RefusedError, StoreError
-from edge.files import store_error, write_atomically
+from edge.files import make_folder, store_error, write_atomically
 from edge.fleet.broker_config import OPERATOR
 from edge.fleet.clock import timestamp
 from edge.fleet.database import Database, Row
@@ -158,7 +158,7 @@ def _refuse_existing(database: Database, cluster: str, device: str, folder: Path
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise store_error(f"cannot make {folder}", error) from error
 

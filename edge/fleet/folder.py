@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from edge.errors import InvalidInputError, NotFoundError, RefusedError
-from edge.files import store_error, write_atomically
+from edge.files import make_folder, store_error, write_atomically
 from edge.fleet.clock import timestamp
 from edge.fleet.database import Database
 from edge.fleet.signing import FileSigner
@@ -81,6 +81,11 @@ class FleetFolder:
     def database(self) -> Path:
         """SQLite."""
         return self.path / "fleet.db"
+
+    @property
+    def telemetry(self) -> Path:
+        """What the devices measured."""
+        return self.path / "telemetry.db"
 
     @property
     def ca_certificate(self) -> Path:
@@ -184,7 +189,7 @@ def init_fleet(path: Path, settings: FleetSettings, moment: datetime) -> Fleet:
     check_name("cluster", settings.cluster)
     folder = FleetFolder(path)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise store_error(f"cannot make {path}", error) from error
     database = Database(folder.database)

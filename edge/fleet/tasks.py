@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from edge.errors import InvalidInputError, NotFoundError
 from edge.fleet import task_definitions
-from edge.fleet.assignments import TaskRecord, after_rejection, after_report, compose, stopping
+from edge.fleet.assignments import TaskRecord, after_rejection, after_report, begun_by_device, compose, stopping
 from edge.fleet.clock import timestamp
 from edge.fleet.database import Database, Row
+from edge.fleet.device_work import schedules_of, services_of
 from edge.fleet.devices import DeviceRecord, find_device
 from edge.model.documents import DESIRED_STATE_TYPE, DesiredStatus
 from edge.model.envelope import Signer, seal
@@ -33,10 +34,16 @@ Change = Callable[[int, Sequence[TaskRecord]], Iterable[TaskRecord]]
 """From the next revision's number and the device's tasks to the tasks that are new or different."""
 
 
-def next_revision(
-    database: Database, signer: Signer, device: DeviceRecord, moment: datetime, change: Change
+def next_revision(  # noqa: PLR0913 - what a revision is made of
+    database: Database,
+    signer: Signer,
+    device: DeviceRecord,
+    moment: datetime,
+    change: Change,
+    *,
+    work: Callable[[Database], None] = lambda _: None,
 ) -> Revision:
-    """Change a device's tasks and make its next desired state, both or neither.
+    """Change a device's tasks, and with `work` its services and schedules, and make its next desired state, or neither.
 
     The number is stored in the same transaction and before anybody sees the document, so that no number is ever used
     for two documents, whatever happens to this process.
@@ -51,11 +58,12 @@ def next_revision(
         number = max(known.revision, known.reported_revision) + 1
         for task in change(number, current_tasks(database, device)):
             _store(database, task)
+        work(database)
         _forget_long_over(database, device)
         tasks = current_tasks(database, device)
-        definitions = {
-            key: task_definitions.find(database, key).document for key in {task.task_definition for task in tasks}
-        }
+        services, schedules = services_of(database, device), schedules_of(database, device)
+        named = {one.task_definition for some in (tasks, services, schedules) for one in some}
+        definitions = {key: task_definitions.find(database, key).document for key in named}
         state = compose(
             device.cluster,
             device.device,
@@ -63,6 +71,8 @@ def next_revision(
             issued_at=timestamp(moment),
             tasks=tasks,
             definitions=definitions,
+            services=services,
+            schedules=schedules,
         )
         envelope = seal(json.dumps(state.to_wire(), separators=(",", ":")).encode(), DESIRED_STATE_TYPE, [signer])
         database.change(
@@ -105,12 +115,13 @@ def mark_published(database: Database, device: DeviceRecord, revision: int) -> N
 
 
 def current_tasks(database: Database, device: DeviceRecord) -> list[TaskRecord]:
-    """Return a device's tasks that are not over, oldest first."""
-    return _select(
-        database,
-        "cluster = ? AND device = ? AND last_status <> 'STOPPED'",
-        (device.cluster, device.device),
-    )
+    """Return a device's tasks that the desired state names and that are not over, oldest first."""
+    return [task for task in _unstopped(database, device) if task.is_assigned]
+
+
+def _unstopped(database: Database, device: DeviceRecord) -> list[TaskRecord]:
+    where = "cluster = ? AND device = ? AND last_status <> 'STOPPED'"
+    return _select(database, where, (device.cluster, device.device))
 
 
 def list_tasks(database: Database, device: str | None = None, *, stopped: bool = False) -> list[TaskRecord]:
@@ -147,6 +158,10 @@ def record_report(database: Database, device: DeviceRecord, report: Mapping[str,
             (revision, device.cluster, device.device),
         )
         _store_changes(database, device, lambda task: after_report(task, revision, known))
+        for found in known.values():
+            task = begun_by_device(device.cluster, device.device, found)
+            if task is not None:
+                _store(database, task)
 
 
 def record_rejection(
@@ -183,7 +198,7 @@ def _forget_long_over(database: Database, device: DeviceRecord) -> None:
 def _store_changes(
     database: Database, device: DeviceRecord, judge: Callable[[TaskRecord], TaskRecord]
 ) -> list[TaskRecord]:
-    changed = [after for task in current_tasks(database, device) if (after := judge(task)) != task]
+    changed = [after for task in _unstopped(database, device) if (after := judge(task)) != task]
     for task in changed:
         _store(database, task)
     return changed
@@ -209,13 +224,14 @@ def _record(row: Row) -> TaskRecord:
         stopped_reason=row["stopped_reason"],
         last_status=row["last_status"],
         reported=json.loads(row["reported"]),
+        origin=row["origin"],
     )
 
 
 def _store(database: Database, task: TaskRecord) -> None:
     family, _, definition_revision = task.task_definition.rpartition(":")
     database.change(
-        "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " changed_revision = excluded.changed_revision, desired_status = excluded.desired_status,"
         " stopped_reason = excluded.stopped_reason, last_status = excluded.last_status, reported = excluded.reported",
         (
@@ -233,5 +249,6 @@ def _store(database: Database, task: TaskRecord) -> None:
             task.stopped_reason,
             task.last_status,
             json.dumps(task.reported),
+            task.origin,
         ),
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 from edge.model.documents import DesiredStatus, DesiredTask
 from edge.model.lifecycle import stop
-from edge.model.task import Container, StopCode, Task
+from edge.model.service_documents import DesiredSchedule, DesiredService
+from edge.model.task import Container, Origin, StopCode, Task
 
 ABSENT_REASON = "Task is no longer in the desired state"
 STOPPED_BY_OPERATOR_REASON = "Task stopped by the operator"
@@ -27,13 +28,16 @@ class Assignment:
     revision: int
     tasks: tuple[DesiredTask, ...]
     definitions: Mapping[str, AcceptedDefinition]
+    services: tuple[DesiredService, ...] = ()
+    schedules: tuple[DesiredSchedule, ...] = ()
 
 
 def assign(tasks: Mapping[str, Task], assignment: Assignment, now: str) -> dict[str, Task]:
     """Return the tasks, by id, after the assignment came into force.
 
     A task that runs and is still wanted is the same afterwards. One that has stopped stays stopped. One that the
-    device does not know is made even when it should be stopped: its containers may still be there.
+    device does not know is made even when it should be stopped: its containers may still be there. Tasks that the
+    device made itself are not touched.
     """
     wanted = {desired.task_id: desired for desired in assignment.tasks}
     result = {task_id: _adjust(task, wanted.get(task_id), now) for task_id, task in tasks.items()}
@@ -61,7 +65,19 @@ def new_task(desired: DesiredTask, definition: AcceptedDefinition, now: str) -> 
     )
 
 
+def device_task(  # noqa: PLR0913 - what a task is
+    origin: Origin, task_id: str, key: str, definition: AcceptedDefinition, *, group: str, started_by: str, now: str
+) -> Task:
+    """Return a task that the device itself begins; revision 0 in `key` is a definition nobody registered."""
+    desired = DesiredTask.model_construct(
+        task_id=task_id, task_definition=key, group=group, started_by=started_by, created_at=now
+    )
+    return replace(new_task(desired, definition, now), origin=origin, wanted=False)
+
+
 def _adjust(task: Task, desired: DesiredTask | None, now: str) -> Task:
+    if desired is None and task.origin is not Origin.ASSIGNED:
+        return task
     if desired is None:
         return stop(replace(task, wanted=False), now, StopCode.USER_INITIATED, ABSENT_REASON)
     task = replace(task, wanted=True)

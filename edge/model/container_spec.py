@@ -11,6 +11,9 @@ LABEL_CONTAINER = "edge.container-name"
 LABEL_DEFINITION_DIGEST = "edge.definition-digest"
 LABEL_DEVICE = "edge.device"
 """Value: `<cluster>/<device>`. All containers of an agent carry it, so that two agents on one host keep apart."""
+TELEMETRY_FOLDER = "/run/edge"
+TELEMETRY_SOCKET_NAME = "telemetry.sock"
+"""Where a container finds the socket for its readings. The folder is mounted, so that a new socket is seen in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,13 @@ class LogSettings:
         driver: `json-file`, `journald` or `none`.
         max_bytes: Total size kept on disk; None for the engine's default. Only for `json-file`.
         tag: journald's tag.
+        path: The file to write; empty for the engine's own place. Only for `json-file`.
     """
 
     driver: str = "json-file"
     max_bytes: int | None = None
     tag: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

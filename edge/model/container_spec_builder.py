@@ -6,12 +6,15 @@ Sources: AWS's `RegisterTaskDefinition` reference; the ECS agent for defaults th
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
 from edge.model.container_spec import (
     LABEL_CONTAINER,
     LABEL_DEFINITION_DIGEST,
     LABEL_DEVICE,
     LABEL_TASK_ID,
+    TELEMETRY_FOLDER,
+    TELEMETRY_SOCKET_NAME,
     ContainerSpec,
     Device,
     LogSettings,
@@ -57,6 +60,8 @@ class SpecContext:
         ports: `(container port, protocol, host port)` as chosen.
         runtime_ids: By container name, for `volumesFrom`.
         cgroup_parent: Where the task's own limits are; empty for none.
+        telemetry_folder: Where the socket for its readings is on the host; empty for none.
+        log_path: Where its log is to be written; empty for the engine's own place.
     """
 
     cluster: str
@@ -67,6 +72,8 @@ class SpecContext:
     ports: tuple[tuple[int, str, int], ...] = ()
     runtime_ids: Mapping[str, str] = field(default_factory=dict)
     cgroup_parent: str = ""
+    telemetry_folder: str = ""
+    log_path: str = ""
 
 
 def container_name_for(task_id: str, definition: TaskDefinition, container: str) -> str:
@@ -85,14 +92,18 @@ def build_container_spec(definition: TaskDefinition, container_name: str, contex
         command=tuple(container.command) if container.command is not None else None,
         entrypoint=tuple(container.entry_point) if container.entry_point is not None else None,
         working_directory=container.working_directory,
-        environment=tuple({pair.name: pair.value for pair in container.environment}.items()),
+        environment=_environment(container, context),
         user=container.user,
         network_mode=definition.network_mode,
         hostname=container.hostname,
         extra_hosts=tuple((host.hostname, host.ip_address) for host in container.extra_hosts),
         dns_servers=tuple(container.dns_servers),
         ports=_ports(definition, context),
-        mounts=(*_volume_mounts(definition, container, context.task_id), *_tmpfs_mounts(linux)),
+        mounts=(
+            *_volume_mounts(definition, container, context.task_id),
+            *_tmpfs_mounts(linux),
+            *_telemetry_mounts(container, context),
+        ),
         volumes_from=tuple((context.runtime_ids[v.source_container], v.read_only) for v in container.volumes_from),
         read_only_root=container.readonly_root_filesystem,
         privileged=container.privileged,
@@ -105,7 +116,7 @@ def build_container_spec(definition: TaskDefinition, container_name: str, contex
         memory_bytes=container.memory * MEGABYTE if container.memory else None,
         memory_reservation_bytes=container.memory_reservation * MEGABYTE if container.memory_reservation else None,
         stop_timeout=container.stop_timeout,
-        log=_log(container),
+        log=_log(container, context.log_path),
         cgroup_parent=context.cgroup_parent,
     )
 
@@ -191,6 +202,23 @@ def _tmpfs_mounts(linux: LinuxParameters) -> Iterator[Mount]:
         yield Mount("tmpfs", "", tmpfs.container_path, options=(f"size={tmpfs.size}m", *tmpfs.mount_options))
 
 
+def _telemetry_mounts(container: ContainerDefinition, context: SpecContext) -> Iterator[Mount]:
+    taken = {mount.container_path.rstrip("/") for mount in container.mount_points}
+    if context.telemetry_folder and TELEMETRY_FOLDER not in taken:
+        # The socket can be written to all the same: a read-only mount keeps its folder from being changed.
+        yield Mount("bind", context.telemetry_folder, TELEMETRY_FOLDER, read_only=True)
+
+
+def _environment(container: ContainerDefinition, context: SpecContext) -> tuple[tuple[str, str], ...]:
+    """What the definition says of a variable of ours is taken: it may lead somewhere else."""
+    given = {pair.name: pair.value for pair in container.environment}
+    if not any(_telemetry_mounts(container, context)):
+        return tuple(given.items())
+    socket = f"{TELEMETRY_FOLDER}/{TELEMETRY_SOCKET_NAME}"
+    uri = f"http+unix://{quote(socket, safe='')}"
+    return tuple({"EDGE_TELEMETRY_URI": uri, "EDGE_TELEMETRY_SOCKET": socket, **given}.items())
+
+
 def _capabilities(linux: LinuxParameters) -> tuple[str, ...]:
     capabilities = set(DEFAULT_CAPABILITIES)
     if linux.capabilities is not None:
@@ -211,16 +239,22 @@ def _ulimits(container: ContainerDefinition) -> tuple[Ulimit, ...]:
     return tuple({"nofile": DEFAULT_NOFILE, **limits}.values())
 
 
-def _log(container: ContainerDefinition) -> LogSettings:
+def _log(container: ContainerDefinition, path: str) -> LogSettings:
     """`max-size` times `max-file` is the total that is kept: Podman keeps one file of that size."""
     configuration = container.log_configuration
     if configuration is None:
-        return LogSettings(max_bytes=DEFAULT_LOG_BYTES)
+        return LogSettings(max_bytes=DEFAULT_LOG_BYTES, path=path)
+    if configuration.log_driver == "awslogs":
+        # What waits to be shipped waits in the file.
+        buffer = parse_size(configuration.options.get("max-buffer-size", "")) or 0
+        return LogSettings(max_bytes=max(buffer, DEFAULT_LOG_BYTES), path=path)
     size = parse_size(configuration.options.get("max-size", ""))
     files = int(configuration.options.get("max-file", "1"))
     total = size * files if size else DEFAULT_LOG_BYTES
     driver = configuration.log_driver
-    return LogSettings(driver, total if driver == "json-file" else None, configuration.options.get("tag", ""))
+    if driver == "json-file":
+        return LogSettings(driver, total, path=path)
+    return LogSettings(driver, tag=configuration.options.get("tag", ""))
 
 
 DEFAULT_LOG_BYTES: Final = 10 * MEGABYTE

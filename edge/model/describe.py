@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from edge.model.documents import DesiredStatus
+from edge.model.health import health_of
 from edge.model.identifiers import cluster_arn, container_arn, container_instance_arn, task_arn, task_definition_arn
-from edge.model.task import Container, ContainerStatus, Task, TaskStatus
+from edge.model.task import Container, ContainerStatus, Health, Origin, Task, TaskStatus
 
 SHOWN_STATUS: Final[Mapping[ContainerStatus, str]] = {
     ContainerStatus.NONE: "PENDING",
@@ -18,7 +19,10 @@ SHOWN_STATUS: Final[Mapping[ContainerStatus, str]] = {
 
 
 def describe_task(task: Task, cluster: str, device: str) -> dict[str, Any]:
-    """Return the task as `DescribeTasks` has it; empty fields are left out. `pendingReason` and `taskId` are ours."""
+    """Return the task as `DescribeTasks` has it; empty fields are left out.
+
+    `pendingReason`, `taskId`, `origin`, `imageNote` and `imageCompleteAt` are ours.
+    """
     full = {
         "taskArn": task_arn(cluster, task.task_id),
         "taskId": task.task_id,
@@ -32,12 +36,14 @@ def describe_task(task: Task, cluster: str, device: str) -> dict[str, Any]:
         "stoppedReason": task.stopped_reason,
         "group": task.group,
         "startedBy": task.started_by,
+        "origin": None if task.origin is Origin.ASSIGNED else task.origin.value,
         "createdAt": task.created_at,
         "pullStartedAt": task.pull_started_at,
         "pullStoppedAt": task.pull_stopped_at,
         "startedAt": task.started_at,
         "stoppingAt": task.stopping_at,
         "stoppedAt": task.stopped_at,
+        "healthStatus": None if health_of(task) is Health.NONE else health_of(task).value,
         "version": task.version,
         "pendingReason": task.pending_reason,
         "cpu": task.definition.get("cpu"),
@@ -53,9 +59,13 @@ def _describe_container(container: Container, cluster: str, task_id: str) -> dic
         "name": container.name,
         "image": container.image,
         "imageDigest": container.image_digest,
+        "imageNote": container.image_note,
+        "imageCompleteAt": container.image_complete_at,
         "runtimeId": container.runtime_id,
         "lastStatus": SHOWN_STATUS[container.status],
         "exitCode": container.exit_code,
+        "healthStatus": None if container.health is Health.NONE else container.health.value,
+        "restartCount": container.restarts or None,
         "reason": container.reason or container.pending_reason,
         "startedAt": container.started_at,
         "finishedAt": container.finished_at,
@@ -78,26 +88,58 @@ def _definition_arn(key: str) -> str:
 
 
 def statuses(task: Task) -> tuple[object, ...]:
-    """Return what makes an event when it changes; a mere retry reason does not."""
-    return (
-        task.desired_status,
-        task.last_status,
-        tuple((SHOWN_STATUS[c.status], c.exit_code) for c in task.containers),
-    )
+    """Return what makes an event when it changes; a mere retry reason does not.
+
+    A container that is started again and again does not flood anybody: of its restarts the 1st, 2nd, 4th, 8th … are
+    told.
+    """
+    status = TaskStatus.RUNNING if any(c.restarting for c in task.containers) else task.last_status
+    return (task.desired_status, status, health_of(task), tuple(_told_of(c) for c in task.containers))
+
+
+def _told_of(container: Container) -> tuple[object, ...]:
+    if container.restarts and container.status is not ContainerStatus.STOPPED:
+        return ("RUNNING", container.restarts.bit_length(), container.health)
+    return (SHOWN_STATUS[container.status], container.exit_code, container.health)
 
 
 def task_event(event_id: str, time: str, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return an `ECS Task State Change` in EventBridge's shape; `detail.version` makes a duplicate harmless."""
+    return _event(event_id, time, "ECS Task State Change", description["taskArn"], description)
+
+
+def deployment_event(event_id: str, time: str, name: str, service: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an `ECS Deployment State Change` (`SERVICE_DEPLOYMENT_…`) in EventBridge's shape."""
+    deployment = service["deployments"][0]
+    kind = "ERROR" if name == "SERVICE_DEPLOYMENT_FAILED" else "INFO"
+    detail = {
+        "eventType": kind,
+        "eventName": name,
+        "clusterArn": service["clusterArn"],
+        "deploymentId": deployment["id"],
+        "updatedAt": time,
+        "reason": deployment.get("rolloutStateReason", ""),
+        "service": service,
+    }
+    return _event(event_id, time, "ECS Deployment State Change", service["serviceArn"], detail)
+
+
+def local_event(event_id: str, time: str, detail: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what somebody did at the device itself, in EventBridge's shape; the detail type is ours."""
+    return _event(event_id, time, "Edge Local Action", detail["taskArns"][0], detail)
+
+
+def _event(event_id: str, time: str, kind: str, resource: str, detail: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "version": "0",
         "id": event_id,
-        "detail-type": "ECS Task State Change",
+        "detail-type": kind,
         "source": "edge.ecs",
         "account": "",
         "time": time,
         "region": "",
-        "resources": [description["taskArn"]],
-        "detail": description,
+        "resources": [resource],
+        "detail": detail,
     }
 
 
@@ -126,4 +168,5 @@ def reserved_resources(definition: Mapping[str, Any]) -> tuple[int, int]:
 
 def applied(tasks: Iterable[Task]) -> bool:
     """Say whether every wanted task has become what it should, or has ended by itself."""
-    return all(task.settled for task in tasks if task.wanted or task.desired_status is DesiredStatus.STOPPED)
+    ours = [task for task in tasks if task.origin is Origin.ASSIGNED]
+    return all(task.settled for task in ours if task.wanted or task.desired_status is DesiredStatus.STOPPED)

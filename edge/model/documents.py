@@ -8,10 +8,11 @@ definition, where an unknown field is refused: it may be one that security depen
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
+from edge.model.document import Document, TaskDefinitionKey
 from edge.model.identifiers import ClusterName, CommandId, DeviceId, TaskId
+from edge.model.service_documents import MAXIMUM_SCHEDULES, MAXIMUM_SERVICES, DesiredSchedule, DesiredService
 
 DESIRED_STATE_TYPE: Final = "application/vnd.edge.desired-state.v1+json"
 """DSSE payloadType of a `DesiredState`."""
@@ -24,21 +25,6 @@ MAXIMUM_DOCUMENT_BYTES: Final = 256 * 1024
 """Nothing larger is verified, let alone parsed; also the Maximum Packet Size a device announces."""
 MAXIMUM_TASKS: Final = 256
 """Tasks in one desired state. (ECS allows 5,000 per cluster and a service quota per instance; a Pi runs dozens.)"""
-
-TaskDefinitionKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,255}:[1-9][0-9]{0,8}$")]
-"""`family:revision`."""
-
-
-class Document(BaseModel):
-    """A frozen value with camelCase names on the wire; unknown fields are kept."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True, extra="allow"
-    )
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the JSON object, without fields that are None."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class DesiredStatus(StrEnum):
@@ -73,8 +59,10 @@ class DesiredState(Document):
         revision: Strictly increasing per device; at least 1, below 2**53 (exact in every JSON reader).
         issued_at: RFC 3339; for people. Order is decided by `revision` alone.
         task_definitions: `family:revision` -> ECS task definition JSON, judged by `edge.model.task_definition`.
-        services, policies, secrets: Reserved by the protocol; a device that does not understand a non-empty one
-            refuses the document rather than run half of it.
+        services: What the device keeps running by itself.
+        schedules: What the device starts by itself at given times.
+        policies, secrets: Reserved by the protocol; a device that does not understand a non-empty one refuses the
+            document rather than run half of it.
     """
 
     schema_version: Literal[1] = 1
@@ -84,7 +72,8 @@ class DesiredState(Document):
     issued_at: str
     task_definitions: dict[TaskDefinitionKey, dict[str, Any]] = Field(default_factory=dict)
     tasks: Annotated[list[DesiredTask], Field(max_length=MAXIMUM_TASKS)] = Field(default_factory=list)
-    services: list[dict[str, Any]] = Field(default_factory=list)
+    services: Annotated[list[DesiredService], Field(max_length=MAXIMUM_SERVICES)] = Field(default_factory=list)
+    schedules: Annotated[list[DesiredSchedule], Field(max_length=MAXIMUM_SCHEDULES)] = Field(default_factory=list)
     policies: dict[str, Any] = Field(default_factory=dict)
     secrets: list[dict[str, Any]] = Field(default_factory=list)
 

@@ -63,3 +63,8 @@ def cluster_arn(cluster: str) -> str:
 def task_definition_arn(family: str, revision: int) -> str:
     """Name a registered task definition."""
     return f"arn:edge:ecs:::task-definition/{family}:{revision}"
+
+
+def service_arn(cluster: str, name: str) -> str:
+    """Name a service."""
+    return f"arn:edge:ecs:::service/{cluster}/{name}"

@@ -4,17 +4,19 @@ A container's status only moves forward while its task lives, with two exception
 a reboot (what ran is not running, and should) and an engine that lost a container that never ran. STOPPED is final.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from edge.model.documents import DesiredStatus
-from edge.model.task import Container, ContainerStatus, StopCode, Task, TaskStatus, cut_reason
+from edge.model.task import Container, ContainerStatus, Health, StopCode, Task, TaskStatus, cut_reason
+from edge.model.task_definition_life import RestartPolicy
 
 EXITED_REASON = "Essential container in task exited"
 VANISHED_REASON = "ContainerVanishedError: the container was removed by somebody else"
 OUT_OF_MEMORY_REASON = "OutOfMemoryError: Container killed due to memory usage"
 
 
-def pulled(task: Task, name: str, image_id: str, image_digest: str) -> Task:
+def pulled(task: Task, name: str, image_id: str, image_digest: str, note: str = "") -> Task:
     """The image is in the local store; a container that is past this stage is left alone."""
     container = task.container(name)
     if container.status is not ContainerStatus.NONE:
@@ -25,9 +27,18 @@ def pulled(task: Task, name: str, image_id: str, image_digest: str) -> Task:
             status=ContainerStatus.PULLED,
             image_id=image_id,
             image_digest=image_digest,
+            image_note=note,
             pending_reason="",
         )
     )
+
+
+def images_complete(task: Task, complete: Collection[str], now: str) -> Task:
+    """Of these images (their ids), which may be used before they have arrived, everything has."""
+    for container in task.containers:
+        if not container.image_complete_at and container.image_id in complete:
+            task = task.with_container(replace(container, image_complete_at=now))
+    return task
 
 
 def created(task: Task, name: str, runtime_id: str, boot_id: str) -> Task:
@@ -60,19 +71,63 @@ def running(task: Task, name: str, runtime_id: str, boot_id: str, started_at: st
         started_at=started_at,
         discard=False,
         pending_reason="",
+        health=Health.UNKNOWN if has_check(task, name) else Health.NONE,
     )
     return _settle(task.with_container(now_running), started_at)
 
 
+def has_check(task: Task, name: str) -> bool:
+    """Say whether the container's definition has a health check."""
+    definitions = task.definition.get("containerDefinitions", ())
+    return any(definition["name"] == name and definition.get("healthCheck") for definition in definitions)
+
+
+def checked(task: Task, name: str, health: Health) -> Task:
+    """The container's checks say something else than before."""
+    container = task.container(name)
+    if container.status is not ContainerStatus.RUNNING:
+        return task
+    return task.with_container(replace(container, health=health))
+
+
 def exited(  # noqa: PLR0913 - the facts of one exit
-    task: Task, name: str, *, exit_code: int | None, oom_killed: bool, finished_at: str, now: str
+    task: Task, name: str, *, exit_code: int | None, oom_killed: bool, finished_at: str, now: str, ran: float = 0.0
 ) -> Task:
-    """The container ran and ended; when it is essential, its task ends with it."""
+    """The container ran, for so many seconds, and ended: it is started again, or takes its task along if essential."""
     container = task.container(name)
     if container.status is ContainerStatus.STOPPED:
         return task
     reason = OUT_OF_MEMORY_REASON if oom_killed else ""
+    policy = _restart_policy(task, name)
+    if policy and task.desired_status is DesiredStatus.RUNNING and exit_code not in policy.ignored_exit_codes:
+        if container.restarting and _same_second(finished_at, container.finished_at):
+            return task  # seen before
+        lasted = ran >= policy.restart_attempt_period
+        again = replace(
+            container,
+            status=ContainerStatus.CREATED,
+            exit_code=exit_code,
+            reason=reason,
+            finished_at=finished_at or now,
+            restarts=container.restarts + 1,
+            quick_ends=0 if lasted else container.quick_ends + 1,
+        )
+        return task.with_container(again)
     return _end(task, container, exit_code=exit_code, reason=reason, finished_at=finished_at or now, now=now)
+
+
+def _restart_policy(task: Task, name: str) -> RestartPolicy | None:
+    for definition in task.definition.get("containerDefinitions", ()):
+        if definition["name"] == name and definition.get("restartPolicy"):
+            policy = RestartPolicy.model_validate(definition["restartPolicy"])
+            return policy if policy.enabled else None
+    return None
+
+
+def _same_second(one: str, other: str) -> bool:
+    """Podman's list knows whole seconds only."""
+    whole = len("2026-11-24T00:00:00")
+    return one[:whole] == other[:whole]
 
 
 def vanished(task: Task, name: str, now: str) -> Task:

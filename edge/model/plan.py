@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.model.dependencies import holds_up, waits_for
 from edge.model.documents import DesiredStatus
 from edge.model.task import Container, ContainerStatus, Task
 
@@ -94,7 +95,8 @@ def _steps_of(task: Task, expired: Collection[str]) -> Iterable[Step]:
     alive = [c for c in task.containers if c.status is not ContainerStatus.STOPPED]
     if alive:
         for container in alive:
-            yield StopContainer(task.task_id, container.name)
+            if not holds_up(task, container.name):
+                yield StopContainer(task.task_id, container.name)
     elif task.task_id in expired:
         yield from _clean_up(task)
 
@@ -107,9 +109,9 @@ def _towards_running(task: Task, container: Container, sources: Mapping[str, fro
             return FetchImage(task.task_id, container.name)
         case ContainerStatus.PULLED if _made(task, sources[container.name]):
             return CreateContainer(task.task_id, container.name)
-        case ContainerStatus.CREATED:
+        case ContainerStatus.CREATED if not waits_for(task, container.name):
             return StartContainer(task.task_id, container.name)
-        case ContainerStatus.PULLED | ContainerStatus.RUNNING | ContainerStatus.STOPPED:
+        case ContainerStatus.PULLED | ContainerStatus.CREATED | ContainerStatus.RUNNING | ContainerStatus.STOPPED:
             return None
 
 

@@ -39,6 +39,27 @@ class StopCode(StrEnum):
     TASK_FAILED_TO_START = "TaskFailedToStart"
     ESSENTIAL_CONTAINER_EXITED = "EssentialContainerExited"
     USER_INITIATED = "UserInitiated"
+    SERVICE_SCHEDULER_INITIATED = "ServiceSchedulerInitiated"
+
+
+class Health(StrEnum):
+    """What health checks say; NONE: there are none."""
+
+    NONE = "NONE"
+    UNKNOWN = "UNKNOWN"
+    HEALTHY = "HEALTHY"
+    UNHEALTHY = "UNHEALTHY"
+
+
+class Origin(StrEnum):
+    """Who made a task."""
+
+    ASSIGNED = "assigned"
+    """The desired state names it."""
+    SERVICE = "service"
+    SCHEDULE = "schedule"
+    LOCAL = "local"
+    """Somebody at the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,10 @@ class Container:
     Attributes:
         image: The reference as the task definition has it.
         image_id, image_digest: What `image` meant when the task began; a later pull of the tag changes nothing.
+        health: As its checks say since it last started; NONE without checks.
+        restarts: How often its restart policy has started it again.
+        quick_ends: How often in a row it ended before its policy's period was over; makes the next start wait.
+        pinned: `image_digest` was decided before the task began: that image and no other is fetched.
         runtime_id: The engine's id; empty until created.
         boot_id: The boot in which it was last created or started; decides whether an exit was a crash or a reboot.
         ports: Chosen before it is created, and kept for the container's life.
@@ -64,6 +89,8 @@ class Container:
         removed: It was cleaned away after the task stopped.
         reason: `Name: message`, why it is not running; empty when there is nothing to say.
         pending_reason: Why it is not further yet, while a retry is due.
+        image_note: Why its image was fetched whole before it started; empty when it was not, or nobody tried.
+        image_complete_at: When all of its image had arrived, if it was started before that.
     """
 
     name: str
@@ -82,6 +109,25 @@ class Container:
     pending_reason: str = ""
     started_at: str = ""
     finished_at: str = ""
+    image_note: str = ""
+    image_complete_at: str = ""
+    pinned: bool = False
+    health: Health = Health.NONE
+    restarts: int = 0
+    quick_ends: int = 0
+
+    @property
+    def restarting(self) -> bool:
+        """It ran, ended, and is to be started again."""
+        return self.status is ContainerStatus.CREATED and self.restarts > 0
+
+    @property
+    def reference(self) -> str:
+        """What is fetched: `image`, or its very digest where that is decided."""
+        if not self.pinned or not self.image_digest or "@" in self.image:
+            return self.image
+        repository, colon, tag = self.image.rpartition(":")
+        return f"{repository if colon and '/' not in tag else self.image}@{self.image_digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +140,8 @@ class Task:
         definition_digest: Of `definition`; with the task id it decides whether a container found is ours.
         desired_status: What should become of it, a terminal stop of its own included.
         wanted: The desired state in force names it; what is not wanted and cleaned away is forgotten.
+        origin: Who made it; the desired state has no say about a task it did not bring.
+        noted: Its service has taken note that it ended.
         version: Grows by one with every change that others can see.
     """
 
@@ -104,6 +152,8 @@ class Task:
     containers: tuple[Container, ...]
     desired_status: DesiredStatus = DesiredStatus.RUNNING
     wanted: bool = True
+    origin: Origin = Origin.ASSIGNED
+    noted: bool = False
     group: str = ""
     started_by: str = ""
     created_at: str = ""
@@ -168,6 +218,7 @@ def task_from_json(data: Mapping[str, Any]) -> Task:
             **{
                 **container,
                 "status": ContainerStatus(container["status"]),
+                "health": Health(container.get("health", Health.NONE)),
                 "ports": tuple(HostPort(**port) for port in container.get("ports", ())),
             }
         )
@@ -177,6 +228,7 @@ def task_from_json(data: Mapping[str, Any]) -> Task:
     changed = {
         "containers": containers,
         "desired_status": DesiredStatus(data["desired_status"]),
+        "origin": Origin(data.get("origin", Origin.ASSIGNED)),
         "stop_code": StopCode(code) if code else None,
     }
     return Task(**{**data, **changed})

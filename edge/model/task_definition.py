@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field, ValidationError
 
 from edge.errors import InvalidInputError
 from edge.model import task_definition_fields as fields
 from edge.model.identifiers import FAMILY_PATTERN
+from edge.model.task_definition_life import Dependency, HealthCheck, Part, RestartPolicy
 from edge.model.task_definition_rules import check_definition
 
 MAXIMUM_CONTAINERS: Final = 10
@@ -53,18 +53,14 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00]*$", max_length=4096)]
 Mebibytes = Annotated[int, Field(ge=1, le=2**31, strict=True)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True, extra="forbid")
-
-
-class KeyValue(_Part):
+class KeyValue(Part):
     """One environment variable."""
 
     name: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^=\x00]+$")]
     value: Text = ""
 
 
-class PortMappingDefinition(_Part):
+class PortMappingDefinition(Part):
     """A published port; `host_port` 0 is chosen by the agent."""
 
     container_port: Port
@@ -72,7 +68,7 @@ class PortMappingDefinition(_Part):
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
-class MountPoint(_Part):
+class MountPoint(Part):
     """A volume of the task inside the container."""
 
     source_volume: Name
@@ -80,21 +76,21 @@ class MountPoint(_Part):
     read_only: bool = False
 
 
-class VolumeFrom(_Part):
+class VolumeFrom(Part):
     """All mounts of another container of the task."""
 
     source_container: Name
     read_only: bool = False
 
 
-class ExtraHost(_Part):
+class ExtraHost(Part):
     """A line of `/etc/hosts`."""
 
     hostname: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s:]+$")]
     ip_address: Annotated[str, Field(min_length=2, max_length=64, pattern=r"^[0-9A-Fa-f.:]+$")]
 
 
-class UlimitDefinition(_Part):
+class UlimitDefinition(Part):
     """A resource limit; -1 is unlimited."""
 
     name: Literal[
@@ -105,14 +101,14 @@ class UlimitDefinition(_Part):
     hard_limit: Annotated[int, Field(ge=-1, lt=2**63, strict=True)]
 
 
-class Capabilities(_Part):
+class Capabilities(Part):
     """Kernel capabilities without `CAP_`; `ALL` is all of them."""
 
     add: Annotated[list[str], Field(max_length=64)] = Field(default_factory=list)
     drop: Annotated[list[str], Field(max_length=64)] = Field(default_factory=list)
 
 
-class DeviceDefinition(_Part):
+class DeviceDefinition(Part):
     """A device of the host."""
 
     host_path: AbsolutePath
@@ -120,7 +116,7 @@ class DeviceDefinition(_Part):
     permissions: Annotated[list[Literal["read", "write", "mknod"]], Field(max_length=3)] = Field(default_factory=list)
 
 
-class Tmpfs(_Part):
+class Tmpfs(Part):
     """A file system in memory; `size` in MiB."""
 
     container_path: AbsolutePath
@@ -130,7 +126,7 @@ class Tmpfs(_Part):
     )
 
 
-class LinuxParameters(_Part):
+class LinuxParameters(Part):
     """Linux's own; `shared_memory_size` in MiB."""
 
     capabilities: Capabilities | None = None
@@ -140,14 +136,14 @@ class LinuxParameters(_Part):
     tmpfs: Annotated[list[Tmpfs], Field(max_length=32)] = Field(default_factory=list)
 
 
-class LogConfiguration(_Part):
+class LogConfiguration(Part):
     """Where a container's output goes."""
 
-    log_driver: Literal["json-file", "journald", "none"]
+    log_driver: Literal["json-file", "awslogs", "journald", "none"]
     options: dict[str, str] = Field(default_factory=dict)
 
 
-class ContainerDefinition(_Part):
+class ContainerDefinition(Part):
     """One container; sizes in MiB, times in seconds, `cpu` in units of 1/1024 of a core."""
 
     name: Name
@@ -176,15 +172,19 @@ class ContainerDefinition(_Part):
     privileged: bool = False
     stop_timeout: Annotated[int, Field(ge=2, le=3600, strict=True)] = DEFAULT_STOP_TIMEOUT
     log_configuration: LogConfiguration | None = None
+    health_check: HealthCheck | None = None
+    depends_on: Annotated[list[Dependency], Field(max_length=MAXIMUM_CONTAINERS)] = Field(default_factory=list)
+    start_timeout: Annotated[int, Field(ge=2, le=3600, strict=True)] | None = None
+    restart_policy: RestartPolicy | None = None
 
 
-class HostVolume(_Part):
+class HostVolume(Part):
     """A folder of the host; without a path the agent makes one that lives as long as the task."""
 
     source_path: AbsolutePath | None = None
 
 
-class DockerVolume(_Part):
+class DockerVolume(Part):
     """A named volume: `task` lives as long as the task, `shared` until somebody removes it."""
 
     scope: Literal["task", "shared"] = "task"
@@ -194,7 +194,7 @@ class DockerVolume(_Part):
     labels: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
 
 
-class Volume(_Part):
+class Volume(Part):
     """A volume of the task."""
 
     name: Name
@@ -202,14 +202,14 @@ class Volume(_Part):
     docker_volume_configuration: DockerVolume | None = None
 
 
-class RuntimePlatform(_Part):
+class RuntimePlatform(Part):
     """What the images are for."""
 
     cpu_architecture: Literal["X86_64", "ARM64"] | None = None
     operating_system_family: Literal["LINUX"] | None = None
 
 
-class TaskDefinition(_Part):
+class TaskDefinition(Part):
     """A task definition that was found good; `cpu` in units of 1/1024 of a core, `memory` in MiB."""
 
     family: Annotated[str, Field(pattern=FAMILY_PATTERN)]

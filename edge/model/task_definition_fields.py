@@ -79,13 +79,13 @@ CONTAINER_READ: Final = frozenset(
         "privileged",
         "stopTimeout",
         "logConfiguration",
+        "healthCheck",
+        "dependsOn",
+        "startTimeout",
+        "restartPolicy",
     }
 )
 CONTAINER_REFUSED: Final[Mapping[str, str]] = {
-    "healthCheck": NOT_YET,
-    "dependsOn": NOT_YET,
-    "startTimeout": NOT_YET,
-    "restartPolicy": NOT_YET,
     "secrets": NOT_YET,
     "environmentFiles": NOT_YET,
     "repositoryCredentials": "log in to the registry on the device (`podman login`)",

@@ -13,6 +13,16 @@ RESERVED_PORTS: Final = frozenset({22, 2375, 2376, 51678, 51679, 51680})
 """Ports the ECS agent reserves; a task that took 22 would lock the owner out."""
 LOG_OPTIONS: Final = {
     "json-file": frozenset({"max-size", "max-file"}),
+    "awslogs": frozenset(
+        {
+            "awslogs-group",
+            "awslogs-stream-prefix",
+            "awslogs-region",
+            "awslogs-create-group",
+            "mode",
+            "max-buffer-size",
+        }
+    ),
     "journald": frozenset({"tag"}),
     "none": frozenset[str](),
 }
@@ -83,6 +93,7 @@ def check_definition(definition: "TaskDefinition") -> Iterator[Problem]:
         for path, message in _check_container(definition, container):
             yield f"containerDefinitions[{index}].{path}", message
     yield from _check_volumes_from(definition)
+    yield from _check_dependencies(definition)
 
 
 def _check_memory(definition: "TaskDefinition") -> Iterator[Problem]:
@@ -177,10 +188,14 @@ def _check_log(container: "ContainerDefinition") -> Iterator[Problem]:
         if name not in LOG_OPTIONS[driver]:
             known = ", ".join(sorted(LOG_OPTIONS[driver])) or "none"
             yield path, f"{driver} has no such option; it has: {known}"
-        elif name == "max-size" and parse_size(value) is None:
+        elif name in ("max-size", "max-buffer-size") and parse_size(value) is None:
             yield path, f'{value[:40]!r} is not a size such as "10m"'
         elif name == "max-file" and not (value.isdecimal() and 1 <= int(value[:9]) <= 1000):  # noqa: PLR2004
             yield path, f"{value[:40]!r} is not a number from 1 to 1000"
+    if options.get("mode", "non-blocking") != "non-blocking":
+        yield "logConfiguration.options.mode", "a log never holds up its container here: non-blocking, or leave it out"
+    if driver == "awslogs" and not options.get("awslogs-group"):
+        yield "logConfiguration.options.awslogs-group", "awslogs needs it, as with ECS"
     if "max-file" in options and "max-size" not in options:
         yield "logConfiguration.options.max-file", "it needs max-size"
 
@@ -194,6 +209,29 @@ def _check_volumes_from(definition: "TaskDefinition") -> Iterator[Problem]:
                 yield path, f"the task has no container {name}"
             elif _reaches(sources, name, container.name):
                 yield path, f"{container.name} and {name} wait for each other"
+
+
+def _check_dependencies(definition: "TaskDefinition") -> Iterator[Problem]:
+    """As the ECS agent: a container that must end cannot be essential, one that must be healthy needs a check."""
+    containers = {container.name: container for container in definition.container_definitions}
+    sources = {c.name: [one.container_name for one in c.depends_on] for c in definition.container_definitions}
+    for index, container in enumerate(definition.container_definitions):
+        for number, one in enumerate(container.depends_on):
+            path = f"containerDefinitions[{index}].dependsOn[{number}]"
+            target = containers.get(one.container_name)
+            if target is None:
+                yield f"{path}.containerName", f"the task has no container {one.container_name}"
+            elif _reaches(sources, one.container_name, container.name):
+                yield f"{path}.containerName", f"{container.name} and {one.container_name} wait for each other"
+            elif one.condition in ("COMPLETE", "SUCCESS") and target.essential:
+                message = f"{one.container_name} is essential: the task would end with it; set essential to false"
+                yield f"{path}.condition", message
+            elif one.condition == "HEALTHY" and target.health_check is None:
+                yield f"{path}.condition", f"{one.container_name} has no healthCheck"
+        check = container.health_check
+        if check is not None and (check.command[0] not in ("CMD", "CMD-SHELL") or len(check.command) < 2):  # noqa: PLR2004
+            message = 'write ["CMD", program, argument, …] or ["CMD-SHELL", line]'
+            yield f"containerDefinitions[{index}].healthCheck.command", message
 
 
 def _reaches(sources: dict[str, list[str]], start: str, goal: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Final
 from edge.model.identifiers import COMMAND_ID_PATTERN, NAME_PATTERN, check_name
 
 ROOT: Final = "edge/v1"
-EVENT_KINDS: Final = ("task", "container", "instance", "agent")
+EVENT_KINDS: Final = ("task", "service", "local")
 _COMMAND: Final = re.compile(r"^edge/v1/[^/]+/[^/]+/cmd/([A-Za-z]{1,32})/([^/]+)$")
 _COMMAND_ID: Final = re.compile(COMMAND_ID_PATTERN)
 _NAME: Final = NAME_PATTERN[1:-1]
@@ -73,6 +73,10 @@ class Topics:
     def result(self, op: str, command_id: str) -> str:
         """From the device: what became of a command."""
         return self._of(f"res/{op}/{command_id}")
+
+    def telemetry(self, stream: str) -> str:
+        """From the device: blocks of a stream's records."""
+        return self._of(f"tel/{stream}")
 
     def event(self, kind: str) -> str:
         """From the device: a state change, EventBridge-shaped."""

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from edge.errors import SupersededError, TrustError
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, TRUST_TYPE, Document
+from edge.model.document import Document
+from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, TRUST_TYPE
 from edge.model.envelope import (
     PUBLIC_KEY_BYTES,
     Envelope,

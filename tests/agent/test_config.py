@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.agent.config import load_config
+from edge.agent.config import TelemetrySettings, load_config
 from edge.errors import InvalidInputError
 
 GOOD = """
@@ -43,6 +43,16 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     found = problems(tmp_path, text)
     assert found.keys() == {"version", "device.id", "storage.statedir"}
     assert "did you mean storage.state_dir" in found["storage.statedir"]
+
+
+def test_what_is_collected_is_a_table_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(GOOD)
+    assert load_config(path).telemetry == TelemetrySettings()
+    path.write_text(GOOD + '[telemetry]\nreadings = false\nlogs = "all"\ncontainers_seconds = 0\n')
+    assert load_config(path).telemetry == TelemetrySettings(readings=False, logs="all", containers_seconds=0)
+    found = problems(tmp_path, GOOD + '[telemetry]\nlogs = "some"\nlog_lines_per_second = 0\n')
+    assert found.keys() == {"telemetry.logs", "telemetry.log_lines_per_second"}
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def _load(path: Path) -> Benchmark:
 
 def _run(benchmark: Benchmark, figures: Path) -> int:
     _say(f"== {benchmark.name}")
-    report = Report()
+    report = Report(say=_say)
     try:
         benchmark.run(report)
     except Exception:  # noqa: BLE001 - the other benchmarks still run

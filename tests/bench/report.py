@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,9 +35,15 @@ class Figure:
 
 @dataclass(slots=True)
 class Report:
-    """A benchmark's figures, in the order they were found."""
+    """A benchmark's figures, in the order they were found.
+
+    Attributes:
+        figures: So far.
+        say: Is told each figure as it is found: some benchmarks take long.
+    """
 
     figures: list[Figure] = field(default_factory=list)
+    say: Callable[[str], None] = lambda _: None
 
     def figure(  # noqa: PLR0913 - a figure's fields
         self, *, name: str, value: float, unit: str, goal: str = "", holds: bool = True, runs: int = 1
@@ -44,6 +51,7 @@ class Report:
         """Add a figure."""
         assert all(one.name != name for one in self.figures), f"there is a figure {name!r} already"
         self.figures.append(Figure(name, value, unit, goal, holds, runs))
+        self.say("  ".join(_row(self.figures[-1])))
 
     @property
     def falls_short(self) -> bool:

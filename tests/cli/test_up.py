@@ -22,6 +22,7 @@ import pytest
 from edge.cli import up
 from edge.errors import InvalidInputError, NotFoundError, RefusedError
 from edge.podman_host import choose_podman_flags, choose_ulimits, read_facts
+from tests.support.images import unmount_images
 
 _PATIENCE_SECONDS = 30.0
 _ACCEPTS_CONNECTIONS = "00010000"  # __SO_ACCEPTCON in linux/net.h, as /proc/net/unix prints it
@@ -138,6 +139,7 @@ class Device:
             process.terminate()
             process.wait(_PATIENCE_SECONDS)
         subprocess.run((*self.podman, "rm", "--force", "--all", "--time", "0"), check=True, capture_output=True)
+        unmount_images(self.folder / "state" / "images")
         # Conmon starts a clean-up of its own for each container that ends; it mounts and writes here.
         until(lambda: not processes_naming(self.folder), lambda: str(processes_naming(self.folder)))
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
@@ -287,9 +289,13 @@ def test_a_config_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_paths_in_the_config_are_relative_to_it(device: Device) -> None:
     config = up.read_config(device.config)
-    assert config == up.UpConfig(device.folder / "podman.sock", device.folder / "state")
+    assert config == up.UpConfig(
+        device.folder / "podman.sock", device.folder / "state", device.folder / "state" / "run" / "images.sock"
+    )
     device.config.write_text('[podman]\nsocket = "unix:///run/p.sock"\n[storage]\nstate_dir = "/var/lib/edge"\n')
-    assert up.read_config(device.config) == up.UpConfig(Path("/run/p.sock"), Path("/var/lib/edge"))
+    assert up.read_config(device.config) == up.UpConfig(
+        Path("/run/p.sock"), Path("/var/lib/edge"), Path("/var/lib/edge/run/images.sock")
+    )
 
 
 def test_podman_gets_storage_flags_only_when_asked() -> None:

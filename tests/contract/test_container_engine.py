@@ -251,6 +251,55 @@ def test_a_container_that_is_stopped_has_ended_and_stopping_it_again_is_success(
     assert (found.status, found.exit_code) == (EngineStatus.EXITED, 137)
 
 
+@pytest.mark.parametrize(
+    ("command", "passes"),
+    [
+        (("true",), True),
+        (("false",), False),
+        (("no-such-program",), False),
+        (("sleep", "1000"), False),
+        (("/bin/sh", "-c", "sleep 1000 & sleep 1000"), False),
+        (("/bin/sh", "-c", "yes >&2"), False),
+    ],
+)
+def test_a_check_passes_when_its_command_ends_with_0_in_time(
+    world: World,
+    engine: ContainerEngine,
+    command: tuple[str, ...],
+    passes: bool,  # noqa: FBT001
+) -> None:
+    runtime_id = engine.create(world.spec("checked"))
+    engine.start(runtime_id)
+    before = _processes()
+    assert engine.run_check(runtime_id, command, 1.0) is passes
+    assert _processes() <= before
+    assert engine.run_check(runtime_id, ("true",), 10.0)
+
+
+def test_a_container_that_does_not_run_cannot_be_checked(world: World, engine: ContainerEngine) -> None:
+    with pytest.raises(NoSuchContainerError):
+        engine.run_check(_ABSENT, ("true",), 5.0)
+    runtime_id = engine.create(world.spec("checked"))
+    engine.start(runtime_id)
+    assert engine.run_check(runtime_id, ("true",), 10.0)
+    engine.stop(runtime_id, 0)
+    with pytest.raises(NoSuchContainerError):
+        engine.run_check(runtime_id, ("true",), 5.0)
+
+
+def _processes() -> set[str]:
+    """The command lines that a check could leave behind."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if line.startswith((b"sleep\x001000", b"yes", b"/bin/sh\x00-c\x00sleep 1000")):
+            found.add(str(path))
+    return found
+
+
 def test_what_is_gone_is_stopped_and_removed_already_but_cannot_start(engine: ContainerEngine) -> None:
     engine.stop(_ABSENT, 0)
     engine.remove(_ABSENT)

@@ -12,6 +12,8 @@ from typing import Any, Final
 from tests.e2e.stage import DEVICE, ROOT, Stage, StageError
 
 _EXAMPLE: Final = ROOT / "docs" / "examples" / "shop.json"
+_LARGE_EXAMPLE: Final = ROOT / "docs" / "examples" / "numpy.json"
+_MEGABITS: Final = 20
 _EXAMPLE_REGISTRY: Final = "127.0.0.1:5000"
 
 
@@ -68,12 +70,15 @@ def _story(stage: Stage, timeline: Timeline) -> None:
     stopped = _describe(stage, task_id)
     _expect("the stopped task", stopped["lastStatus"], "STOPPED")
     timeline.tell(f"the task is STOPPED: {stopped['stoppedReason']}; Podman runs nothing any more")
+    lazily = _start_before_it_has_arrived(stage, timeline)
+    _start_as_podman_does(stage, timeline, lazily)
 
 
 def _set_the_stage(stage: Stage, timeline: Timeline) -> None:
     timeline.tell(f"a registry listens on {stage.registry.address}; everything of this demo is in {stage.folder}")
     stage.build_images("sensor", "web")
-    timeline.tell("built the images sensor and web, and pushed them")
+    stage.build_images("numpy-app", registry=stage.slow.registry)
+    timeline.tell("built the images sensor, web and numpy-app, and pushed them")
     stage.make_fleet()
     timeline.tell(
         f"edge fleet init, edge fleet broker-config, edge device add {DEVICE}: keys, certificates, access list"
@@ -84,11 +89,54 @@ def _set_the_stage(stage: Stage, timeline: Timeline) -> None:
     timeline.tell(f"edge up: agent (process {stage.agent_pid()}) and Podman's service; {DEVICE} is online")
 
 
-def _run_a_task(stage: Stage, timeline: Timeline) -> str:
-    definition = stage.folder / _EXAMPLE.name
-    definition.write_text(_EXAMPLE.read_text().replace(_EXAMPLE_REGISTRY, stage.registry.address))
-    shown = _EXAMPLE.relative_to(ROOT)
+def _start_before_it_has_arrived(stage: Stage, timeline: Timeline) -> float:
+    """Run a large image over a slow link; returns the seconds from `task run` to the program's first line."""
+    image = f"{stage.slow.registry.address}/numpy-app:1"
+    timeline.show(f"image index push {image}", stage.edge("image", "index", "push", image, registries=True))
+    stage.slow.shape(_MEGABITS)
+    timeline.tell(f"from now on the link to this registry carries {_MEGABITS} Mbit/s")
+    _register(stage, timeline, _LARGE_EXAMPLE, stage.slow.registry.address)
+    began = time.monotonic()
+    timeline.show("task run numpy", stage.edge("task", "run", "numpy"))
+    task_id: str = next(
+        task["taskId"] for task in stage.edge_json("task", "ls")["tasks"] if task["lastStatus"] == "RUNNING"
+    )
+    lines: list[str] = []
+
+    def ready() -> bool:
+        lines[:] = stage.edge("task", "logs", task_id, "--tail", "1").splitlines()
+        return bool(lines)
+
+    stage.until("NumPy computes", ready)
+    took = time.monotonic() - began
+    timeline.tell(f"NumPy computes, {took:.1f} s after task run: {lines[-1].strip()}")
+    socket = ("--socket", str(stage.images_socket))
+    timeline.show("image ls", stage.edge("image", "ls", *socket))
+    timeline.tell("the container runs, and its image is still arriving")
+    stage.edge("task", "stop", task_id)
+    stage.until("Podman runs no container", lambda: not stage.containers())
+    timeline.show(f"image rm {image}", stage.edge("image", "rm", "--force", image, *socket))
+    return took
+
+
+def _start_as_podman_does(stage: Stage, timeline: Timeline, lazily: float) -> None:
+    image = f"{stage.slow.registry.address}/numpy-app:1"
+    timeline.tell(f"now the same over the same link, as Podman does it: podman pull && podman run {image}")
+    took = stage.podman_from_nothing(image, '"ready"')
+    timeline.tell(f"NumPy computes {took:.1f} s after podman pull: {took / lazily:.1f} times as long")
+    if took < lazily:
+        raise StageError("the lazy start took longer than an ordinary one")
+
+
+def _register(stage: Stage, timeline: Timeline, example: Path, registry: str) -> None:
+    definition = stage.folder / example.name
+    definition.write_text(example.read_text().replace(_EXAMPLE_REGISTRY, registry))
+    shown = example.relative_to(ROOT)
     timeline.show(f"task-definition register {shown}", stage.edge("task-definition", "register", str(definition)))
+
+
+def _run_a_task(stage: Stage, timeline: Timeline) -> str:
+    _register(stage, timeline, _EXAMPLE, stage.registry.address)
     timeline.show("task run shop", stage.edge("task", "run", "shop"))
     task_id: str = stage.edge_json("task", "ls")["tasks"][0]["taskId"]
     return task_id

@@ -15,9 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edge.podman_host import choose_podman_flags, read_facts
+from edge.podman_host import choose_podman_flags, choose_ulimits, read_facts
+from tests.support.images import unmount_images
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.registry import Registry
+from tests.support.shaped import ShapedRegistry
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "pi-1"
@@ -38,6 +40,7 @@ class Stage:
         # Short: a socket's path has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="edge-", dir="/tmp"))
         self.registry = Registry(self.folder / "registry")
+        self.slow = ShapedRegistry(self.folder / "slow")
         self.up: subprocess.Popen[bytes] | None = None
         self._device_port, self._operator_port = free_port(), free_port()
         self._bridge = f"edge{secrets.token_hex(3)}"
@@ -58,6 +61,11 @@ class Stage:
         self._ending.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._ending.callback(_unmount_below, self.folder)
         self._ending.enter_context(self.registry)
+        self._ending.enter_context(self.slow)
+        registries = (self.registry.address, self.slow.registry.address)
+        (self.folder / "registries.conf").write_text(
+            "".join(f'[[registry]]\nlocation = "{one}"\ninsecure = true\n' for one in registries)
+        )
         return self
 
     def __exit__(
@@ -65,12 +73,18 @@ class Stage:
     ) -> None:
         self.end()
 
-    def edge(self, *arguments: str, allowed: Sequence[int] = (0,)) -> str:
-        """Run an `edge` command on the fleet and return what it printed."""
+    @property
+    def images_socket(self) -> Path:
+        """The image service's."""
+        return self.state_dir / "run" / "images.sock"
+
+    def edge(self, *arguments: str, allowed: Sequence[int] = (0,), registries: bool = False) -> str:
+        """Run an `edge` command on the fleet and return what it printed; on request with the device's registries."""
+        environment = self._podman_environment() if registries else dict(os.environ)
         done = subprocess.run(
             (sys.executable, "-m", "edge", *arguments),
             cwd=ROOT,
-            env={**os.environ, "EDGE_FLEET": str(self.folder / "fleet"), "NO_COLOR": "1"},
+            env={**environment, "EDGE_FLEET": str(self.folder / "fleet"), "NO_COLOR": "1"},
             capture_output=True,
             text=True,
             timeout=PATIENCE_SECONDS * 2,
@@ -85,9 +99,10 @@ class Stage:
         text = self.edge(*arguments, "--output", "json")
         return json.loads(text[text.index("{") :] if "{" in text else text)
 
-    def build_images(self, *names: str) -> str:
+    def build_images(self, *names: str, registry: Registry | None = None) -> str:
         """Build the project's own images for this host and push them to the registry."""
-        command = (sys.executable, str(ROOT / "images" / "build"), "--push", self.registry.address)
+        address = (registry or self.registry).address
+        command = (sys.executable, str(ROOT / "images" / "build"), "--insecure", "--push", address)
         done = subprocess.run((*command, "--only", ",".join(names)), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StageError(done.stderr)
@@ -112,9 +127,6 @@ class Stage:
         """`edge up` with a Podman store of its own; returns when the device is online."""
         config = self.folder / "device" / "agent.toml"
         config.write_text(_with_private_socket(config.read_text()))
-        (self.folder / "registries.conf").write_text(
-            f'[[registry]]\nlocation = "{self.registry.address}"\ninsecure = true\n'
-        )
         self._make_network()
         command = (sys.executable, "-m", "edge", "up", "--config", str(config), *self._store("--podman-"))
         with self.up_log.open("ab") as log:
@@ -172,6 +184,26 @@ class Stage:
             raise StageError(f"podman {' '.join(arguments)}: {done.stderr}")
         return done.stdout
 
+    def podman_from_nothing(self, image: str, ready: str) -> float:
+        """Pull and run an image on an empty store; returns the seconds until the container prints `ready`."""
+        places = ("--root", str(self.folder / "r2"), "--runroot", str(self.folder / "rr2"))
+        flags = (*choose_podman_flags(read_facts()), *places, "--tmpdir", str(self.folder / "rr2" / "libpod"))
+        limits = tuple(part for name, most in choose_ulimits(read_facts()) for part in ("--ulimit", f"{name}={most}"))
+        run = ("run", "--quiet", "--network", "none", "--name", "alone", *limits, image)
+        began = time.monotonic()
+        with subprocess.Popen(
+            ("podman", *flags, *run), env=self._podman_environment(), stdout=subprocess.PIPE, text=True
+        ) as running:
+            try:
+                found = next((line for line in running.stdout or () if ready in line), "")
+                took = time.monotonic() - began
+            finally:
+                remove = ("podman", *flags, "rm", "--force", "--time", "0", "--ignore", "alone")
+                subprocess.run(remove, env=self._podman_environment(), check=False, capture_output=True)
+        if not found:
+            raise StageError(f"podman run {image} did not say {ready}")
+        return took
+
     def until(self, what: str, condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a condition."""
         end = time.monotonic() + seconds
@@ -199,6 +231,7 @@ class Stage:
             *(f"process {found}" for found in _processes_naming(folder)),
             *(f"mount {found}" for found in mounts),
             *(f"network namespace {found}" for found in namespaces),
+            *([f"network namespace {self.slow.name}"] if Path("/run/netns", self.slow.name).exists() else []),
             *([f"bridge {self._bridge}"] if Path("/sys/class/net", self._bridge).exists() else []),
             *([f"folder {folder}"] if self.folder.exists() else []),
         ]
@@ -216,7 +249,11 @@ class Stage:
         }
 
     def _store(self, prefix: str) -> tuple[str, ...]:
-        return (f"{prefix}root", str(self.folder / "root"), f"{prefix}runroot", str(self.folder / "runroot"))
+        store = (f"{prefix}root", str(self.folder / "root"), f"{prefix}runroot", str(self.folder / "runroot"))
+        images = self.state_dir / "images" / "store"
+        # `edge up` says so to its Podman by itself.
+        more = ("--storage-opt", f"additionalimagestore={images}") if prefix == "--" and images.is_dir() else ()
+        return (*store, *more)
 
     def _end_device(self, up: subprocess.Popen[bytes]) -> None:
         up.send_signal(signal.SIGTERM)
@@ -229,6 +266,7 @@ class Stage:
             end = time.monotonic() + PATIENCE_SECONDS / 4
             while _processes_naming(str(self.folder / "root")) and time.monotonic() < end:
                 time.sleep(0.05)  # conmon and its clean-up process end by themselves.
+            unmount_images(self.state_dir / "images")
 
 
 def _with_private_socket(config: str) -> str:

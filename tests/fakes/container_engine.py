@@ -1,7 +1,7 @@
 """The container engine in memory: `ContainerEngine`'s contract without a process."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -59,6 +59,15 @@ class FakeEngine:
         for exited in watchers:
             threading.Thread(target=exited, args=(runtime_id,), daemon=True).start()
 
+    def run_check(self, runtime_id: str, command: Sequence[str], timeout_seconds: float) -> bool:
+        """What `true` says, and what everything else does not."""
+        with self._changed:
+            found = self._containers.get(runtime_id)
+        if found is None or found.status is not EngineStatus.RUNNING:
+            raise NoSuchContainerError(f"container {runtime_id[:12]} does not run")
+        assert timeout_seconds > 0
+        return command[0] == "true"
+
     def version(self) -> str:
         self._answer()
         return "4.3.1"
@@ -79,6 +88,10 @@ class FakeEngine:
     def image(self, reference: str) -> Image | None:
         self._answer()
         return self.images.get(reference) or next((i for i in self.images.values() if i.image_id == reference), None)
+
+    def protect_images(self, image_ids: frozenset[str]) -> None:
+        """See `ContainerEngine`."""
+        self.protected = image_ids
 
     def create(self, spec: ContainerSpec) -> str:
         with self._changed:

@@ -47,6 +47,8 @@ def tampered(envelope: bytes) -> bytes:
 CONTAINER = {"name": "a", "image": "i", "memory": 8}
 DEFINITION: dict[str, Any] = {"family": "x", "containerDefinitions": [CONTAINER]}
 TASK = {"taskId": "0" * 32, "taskDefinition": "x:1"}
+SERVICE = {"serviceName": "web", "taskDefinition": "x:1"}
+NEVER = {"name": "never", "taskDefinition": "x:1", "scheduleExpression": "cron(0 0 30 2 ? *)"}
 
 HOSTILE: dict[str, tuple[Callable[[Stack], bytes], str]] = {
     "nothing at all": (lambda _: b" ", "malformed"),
@@ -60,7 +62,10 @@ HOSTILE: dict[str, tuple[Callable[[Stack], bytes], str]] = {
     "for another cluster": (lambda stack: sealed(stack, state(cluster="other")), "is for other/pi-1"),
     "an older revision": (lambda stack: sealed(stack, state(revision=1, issuedAt="x")), "not newer"),
     "a revision that is no number": (lambda stack: sealed(stack, state(revision="9")), "valid integer"),
-    "services it does not know": (lambda stack: sealed(stack, state(services=[{"a": 1}])), "does not know services"),
+    "policies it does not know": (lambda stack: sealed(stack, state(policies={"a": 1})), "does not know policies"),
+    "a service that is none": (lambda stack: sealed(stack, state(services=[{"a": 1}])), "Field required"),
+    "a service without its definition": (lambda stack: sealed(stack, state(services=[SERVICE])), "is not in taskDef"),
+    "a schedule that never comes": (lambda stack: sealed(stack, state(schedules=[NEVER])), "a day that never comes"),
     "a task without its definition": (lambda stack: sealed(stack, state(tasks=[TASK])), "not in taskDefinitions"),
     "a task twice": (
         lambda stack: sealed(stack, state(tasks=[TASK, TASK], taskDefinitions={"x:1": DEFINITION})),

@@ -130,8 +130,8 @@ def test_only_the_newest_of_the_stopped_tasks_are_kept(shop: Shop) -> None:
         shop.database.change(
             "INSERT INTO tasks SELECT printf('%032x', 100 + value), cluster, device, family, definition_revision,"
             " task_group, started_by, '2027', created_revision, changed_revision, desired_status, stopped_reason,"
-            " last_status, reported FROM tasks, (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1"
-            " FROM n LIMIT ?) SELECT value FROM n) WHERE task_id = ?",
+            " last_status, reported, origin FROM tasks, (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL"
+            " SELECT value + 1 FROM n LIMIT ?) SELECT value FROM n) WHERE task_id = ?",
             (STOPPED_TASKS_KEPT - 1, f"{0:032x}"),
         )
     next_revision(shop.database, SIGNER, shop.device, NOW, nothing_new)

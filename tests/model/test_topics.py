@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "mqtt.md"
 def every_topic() -> dict[str, str]:
     """Each public name of `Topics` with the topic it gives."""
     given_arguments = {"command": ("<op>", "<id>"), "result": ("<op>", "<id>"), "event": ("<kind>",)}
-    given_arguments |= {"stream_in": ("<id>",), "stream_out": ("<id>",)}
+    given_arguments |= {"stream_in": ("<id>",), "stream_out": ("<id>",), "telemetry": ("<stream>",)}
     made: dict[str, str] = {}
     for name in vars(Topics):
         if not name.startswith("_") and name not in ("cluster", "device"):

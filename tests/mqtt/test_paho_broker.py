@@ -297,7 +297,10 @@ GARBAGE = {
     "connack cut short": (b"\x20\x01\x00",),
     "suback without a body": (CONNACK, b"\x90\x00"),
     "larger than announced": (CONNACK, b"\x30\xff\xff\xff\x7f"),
-    "more than receive maximum": (CONNACK, *(b"\x32\x07\x00\x01a\x00%c\x00x" % number for number in range(1, 19))),
+    "far more than receive maximum": (
+        CONNACK,
+        b"".join(b"\x32\x07\x00\x01a" + number.to_bytes(2, "big") + b"\x00x" for number in range(1, 2_010)),
+    ),
 }
 
 

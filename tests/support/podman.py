@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -16,18 +16,23 @@ from edge.podman_host import choose_podman_flags, choose_ulimits, read_facts
 
 IMAGE = "localhost/edge-test/busybox:1"
 START_SECONDS = 30.0
+ORPHAN_SECONDS = 3.0
 
 
 class PodmanService:
-    """`podman system service` on a socket in `folder`; killed and started again as a test wants."""
+    """`podman system service` on a socket in `folder`; killed and started again as a test wants.
 
-    def __init__(self, folder: Path) -> None:
+    `image_stores` are additional, read-only ones (containers-storage.conf(5), additionalimagestores).
+    """
+
+    def __init__(self, folder: Path, *image_stores: Path) -> None:
         self.folder = folder
         self.socket = folder / "podman.sock"
         self._process: subprocess.Popen[bytes] | None = None
         root, runroot, temporary = folder / "root", folder / "run", folder / "tmp"
         store = ("--root", str(root), "--runroot", str(runroot), "--tmpdir", str(temporary))
-        self.flags = (*store, *choose_podman_flags(read_facts()))
+        stores = (f"--storage-opt=overlay.imagestore={path}" for path in image_stores)
+        self.flags = (*store, *stores, *choose_podman_flags(read_facts()))
         registries = folder / "registries.conf"
         registries.write_text(
             'unqualified-search-registries = []\n[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n'
@@ -85,9 +90,26 @@ class PodmanService:
         self.run_cli("rm", "--all", "--force", "--time", "0", check=False)
         self.run_cli("volume", "rm", "--all", "--force", check=False)
         self.kill()
+        self._wait_for_helpers()
         for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
-            if line.split()[1].startswith(str(self.folder)):
+            if line.split()[1].startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "-l", line.split()[1]], check=False)
+
+    def _wait_for_helpers(self) -> None:
+        """Wait for what still works on the store: conmon calls `podman container cleanup` at a container's end.
+
+        Each of them mounts the store's folder on itself, however late it comes. A conmon whose Podman was killed while
+        it made the container waits for ever.
+        """
+        own = os.fsencode(self.folder / "root")
+        orphaned_at = time.monotonic() + ORPHAN_SECONDS
+        deadline = time.monotonic() + START_SECONDS
+        while left := [(pid, command) for pid, command in _commands() if own in command]:
+            assert time.monotonic() < deadline, f"these still work on {self.folder}: {left}"
+            for pid, command in left:
+                if time.monotonic() > orphaned_at and b"conmon" in command.partition(b"\0")[0]:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
 
     def run_cli(self, *arguments: str, check: bool = True, data: bytes | None = None) -> str:
         """Run `podman` on the same store and return what it printed."""
@@ -119,11 +141,19 @@ class PodmanService:
             return False
 
 
+def _commands() -> Iterator[tuple[int, bytes]]:
+    """Yield process id and command line of every other process of this host."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and entry.name != str(os.getpid()):
+            with suppress(OSError):
+                yield int(entry.name), (entry / "cmdline").read_bytes()
+
+
 @contextmanager
-def podman_service(folder: Path) -> Iterator[PodmanService]:
+def podman_service(folder: Path, *image_stores: Path) -> Iterator[PodmanService]:
     """Run a service in `folder`, with the test image loaded."""
     assert shutil.which("podman"), "podman is not installed: ./dev test installs it"
-    service = PodmanService(folder)
+    service = PodmanService(folder, *image_stores)
     service.start()
     try:
         service.load_busybox()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,18 +20,21 @@ _PATIENCE_SECONDS = 10.0
 class Registry:
     """`with Registry(folder) as registry:`; ready when its API answers. What was pushed outlives `kill` and `stop`."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, host: str = "127.0.0.1", inside: Sequence[str] = ()) -> None:
+        """Prepare it; `inside` is a command that runs others, in a network namespace for example."""
         folder.mkdir(parents=True, exist_ok=True)
+        self._host, self._inside = host, inside
         self.port = port or free_port()
         self.log_file = folder / "registry.log"
+        self.store = folder / "store"
         self._config = folder / "registry.json"  # JSON is YAML.
-        self._config.write_text(json.dumps(_config(folder / "store", self.port)))
+        self._config.write_text(json.dumps(_config(self.store, self.address)))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         """`127.0.0.1:PORT`, the first part of its images' references."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -45,7 +49,7 @@ class Registry:
         assert binary is not None, "docker-registry is not installed (apt-get install docker-registry)"
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [binary, "serve", str(self._config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self._inside, binary, "serve", str(self._config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         end = time.monotonic() + _PATIENCE_SECONDS
         while not self._answers():
@@ -98,11 +102,11 @@ class Registry:
             return False
 
 
-def _config(store: Path, port: int) -> dict[str, object]:
+def _config(store: Path, address: str) -> dict[str, object]:
     """https://distribution.github.io/distribution/about/configuration/."""
     return {
         "version": 0.1,
         "log": {"level": "info"},
         "storage": {"filesystem": {"rootdirectory": str(store)}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": {"addr": address},
     }

@@ -2,8 +2,10 @@
 
 import ctypes
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from edge.agent.engine.ports import Clock
 
 _STA_UNSYNC: Final = 0x0040
 """linux/timex.h: nobody has set the clock since the boot, or whoever did has lost touch."""
@@ -17,7 +19,11 @@ class SystemClock:
 
     def now(self) -> str:
         """See `Clock`."""
-        return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return _text(datetime.now(UTC))
+
+    def wall_ms(self) -> int:
+        """See `telemetry.ports.WallClock`."""
+        return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
         """See `Clock`; the time asleep counts, as it does for whoever waits for the device."""
@@ -30,3 +36,43 @@ class SystemClock:
         long = ctypes.sizeof(ctypes.c_long)
         status = ctypes.c_int.from_buffer(buffer, long + 4 * long).value
         return state not in (-1, _TIME_ERROR) and not status & _STA_UNSYNC
+
+
+class FlooredClock:
+    """A clock that does not go behind what it is known to have been.
+
+    A device without an RTC begins at 1970, or where a file left it. Until somebody sets the clock, time goes on from
+    the floor; a clock that is known good is believed whatever the floor says.
+
+    Args:
+        clock: The machine's.
+        floor: RFC 3339, the latest time known to have passed; empty when none is.
+    """
+
+    def __init__(self, clock: Clock, floor: str) -> None:
+        self._clock = clock
+        self._begun = clock.monotonic()
+        try:
+            self._floor = datetime.fromisoformat(floor) if floor else None
+        except ValueError:
+            self._floor = None
+
+    def now(self) -> str:
+        """See `Clock`."""
+        told = self._clock.now()
+        if self._floor is None or self._clock.is_synchronized():
+            return told
+        least = self._floor + timedelta(seconds=self._clock.monotonic() - self._begun)
+        return told if datetime.fromisoformat(told) >= least else _text(least)
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return self._clock.monotonic()
+
+    def is_synchronized(self) -> bool:
+        """See `Clock`."""
+        return self._clock.is_synchronized()
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,8 +17,10 @@ def container_of(found: FoundContainer) -> tuple[str, str]:
     return found.labels.get(LABEL_TASK_ID, ""), found.labels.get(LABEL_CONTAINER, "")
 
 
-def observe(task: Task, name: str, found: FoundContainer | None, *, boot_id: str, now: str) -> Task:
-    """Return the task after its container was seen as `found`, or was not there."""
+def observe(  # noqa: PLR0913 - the facts of one sighting
+    task: Task, name: str, found: FoundContainer | None, *, boot_id: str, now: str, ran: float = 0.0
+) -> Task:
+    """Return the task after its container was seen as `found`, or was not there; it had run for `ran` seconds."""
     known = task.container(name)
     rebooted = known.boot_id not in ("", boot_id)
     if found is None:
@@ -34,7 +36,7 @@ def observe(task: Task, name: str, found: FoundContainer | None, *, boot_id: str
             task = lifecycle.rebooted(task, name, still_there=True) if rebooted else task
             result = _made(task, name, found, boot_id)
         case EngineStatus.EXITED:
-            result = _exited(task, name, found, boot_id=boot_id, now=now, rebooted=rebooted)
+            result = _exited(task, name, found, boot_id=boot_id, now=now, ran=ran, rebooted=rebooted)
         case EngineStatus.GONE_WRONG:
             result = lifecycle.again(task, name, discard=True)
         case _:
@@ -59,7 +61,7 @@ def _made(task: Task, name: str, found: FoundContainer, boot_id: str) -> Task:
 
 
 def _exited(  # noqa: PLR0913 - the facts of one sighting
-    task: Task, name: str, found: FoundContainer, *, boot_id: str, now: str, rebooted: bool
+    task: Task, name: str, found: FoundContainer, *, boot_id: str, now: str, ran: float, rebooted: bool
 ) -> Task:
     if task.container(name).status <= ContainerStatus.PULLED:
         task = _made(task, name, found, boot_id)
@@ -72,4 +74,5 @@ def _exited(  # noqa: PLR0913 - the facts of one sighting
         oom_killed=found.oom_killed,
         finished_at=found.finished_at,
         now=now,
+        ran=ran,
     )

@@ -10,7 +10,7 @@ import queue
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from edge.agent.engine.backoff import Backoff
 from edge.agent.engine.commands import Bench, Commands
@@ -22,20 +22,26 @@ from edge.agent.engine.events import (
     ContainerInspected,
     ContainersListed,
     Event,
+    HealthChecked,
+    ImagesSeen,
     ListingFailed,
+    LocalAsked,
     PullBegan,
     StepFailed,
     StepSucceeded,
     StopRequested,
 )
+from edge.agent.engine.health_checks import Checkers, HealthChecks
 from edge.agent.engine.intake import ExpiredError, Judge, revision_of
 from edge.agent.engine.log_streams import LogStreams
+from edge.agent.engine.own_work import OwnWork
 from edge.agent.engine.ports import Clock
 from edge.agent.engine.reconciler import Hands, Reconciler
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.uplink import REFUSED, Uplink
 from edge.agent.store.state import Change, StateStore
 from edge.errors import EdgeError, InvalidInputError, StoreError, SupersededError
+from edge.model.assignment import Assignment
 from edge.model.describe import applied
 from edge.model.documents import (
     CommandResult,
@@ -62,15 +68,23 @@ _log = logging.getLogger(__name__)
 
 CLEANUP_SECONDS: Final = 3 * 3600.0
 """How long a stopped task's containers are kept to be looked at; the ECS agent's default."""
+CLOCK_FLOOR: Final = "clock_floor"
+"""Under this key the store has the latest time known to have passed: what a device without an RTC begins with."""
+FLOOR_SECONDS: Final = 3600.0
+"""How old it may become; it is written along with other things, and by itself once an hour."""
 IDLE_SECONDS: Final = 30.0
 """After so long without an event the memory of the last work is given back."""
 
 
-class Inspector(Hands, Bench, Protocol):
+class Inspector(Hands, Bench, Checkers, Protocol):
     """Everything that is done on workers."""
 
     def inspect(self, runtime_id: str) -> None:
         """Look at a container; answered by `ContainerInspected`."""
+        ...
+
+    def protect_images(self, image_ids: frozenset[str]) -> None:
+        """Say which images are needed; no answer."""
         ...
 
 
@@ -81,6 +95,8 @@ class Parts:
     Attributes:
         connection_changed: Told why there is no connection, or nothing when there is, for who looks at the device.
         idle: Called once after each time of quiet.
+        heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
+        telemetry: How the outbox's streams stand.
     """
 
     store: StateStore
@@ -93,6 +109,8 @@ class Parts:
     connection_changed: Callable[[str], None] = lambda _problem: None
     idle: Callable[[], None] = lambda: None
     cleanup_seconds: float = CLEANUP_SECONDS
+    heard: Callable[[BrokerEvent], bool] = lambda _event: False
+    telemetry: Callable[[], list[dict[str, Any]]] = list
 
 
 class Inbox:
@@ -128,10 +146,11 @@ class Engine:
         self._acked = RevisionOutcome((self._store.meta("outcome") or b"ACCEPTED").decode())
         self._reported_version = int(self._store.meta("reported_version") or 0)
         self._problem = ""
+        self._protected: frozenset[str] | None = None
         self._session = ""
         self._engine_version = ""
         self._stopping = False
-        self._turned_at = self._clock.monotonic()
+        self._turned_at = self._floor_at = self._clock.monotonic()
         self._unstored: dict[str, MessageReceived] = {}
         self._store_retries: Backoff[str] = Backoff(1.0, 60.0)
         self._reconciler = Reconciler(
@@ -144,6 +163,8 @@ class Engine:
             describe_event=parts.reporter.event,
             has_assignment=self._revision > 0,
         )
+        self._health = HealthChecks(self._reconciler, self._clock, parts.hands)
+        self._own = OwnWork(self._store, self._reconciler, self._clock, parts.reporter)
         self._uplink = Uplink(parts.broker, self._topics, self._store, self._reported)
         identity = parts.reporter.identity
         self._commands = Commands(
@@ -171,7 +192,8 @@ class Engine:
 
     def _hear(self, event: BrokerEvent) -> None:
         """Pass on what the broker's thread says; the next will is set before that thread can connect again."""
-        self._inbox.put(BrokerReported(event, self._session))
+        if not self._parts.heard(event):
+            self._inbox.put(BrokerReported(event, self._session))
         if isinstance(event, Disconnected):
             self._parts.broker.set_will(self._new_will())
 
@@ -179,17 +201,32 @@ class Engine:
         """Act on what is known, then make it last, then say it."""
         self._turned_at = self._clock.monotonic()
         if not self._stopping:
+            self._own.tend()
+            self._health.tend()
             self._reconciler.dispatch()
+            self._protect_images()
         self._take_up_unstored()
         stored = self._commit()
         if stored:
             self._acknowledge_applied()
+        self._own.answer(problem="" if stored else self._problem)
         self._uplink.pump(stored=stored)
+
+    def _protect_images(self) -> None:
+        needed = self._reconciler.images_needed() | self._own.images_kept()
+        if needed != self._protected and self._reconciler.adopted:
+            self._protected = needed
+            self._parts.hands.protect_images(needed)
 
     def _patience(self, *, idle: bool) -> float | None:
         now = self._clock.monotonic()
         # As of the last turn: what became due since must not be slept over.
-        times = [self._reconciler.next_due(), self._store_retries.next_due(self._turned_at)]
+        times = [
+            self._reconciler.next_due(),
+            self._own.next_due(),
+            self._health.next_due(),
+            self._store_retries.next_due(self._turned_at),
+        ]
         due = [max(0.001, t - now) for t in times if t is not None]
         return min([*due, *([] if idle else [IDLE_SECONDS])], default=None)
 
@@ -204,6 +241,8 @@ class Engine:
                 self._commands.ended(event.command_id, event.status, event.result, event.reason, change)
             case ContainerExited():
                 self._parts.hands.inspect(event.runtime_id)
+            case LocalAsked():
+                self._own.asked(event)
             case StopRequested():
                 self._stopping = True
             case _:
@@ -215,14 +254,19 @@ class Engine:
                 self._reconciler.step_succeeded(event.step, event.outcome)
             case StepFailed():
                 self._reconciler.step_failed(event.step, event.error)
+            case ImagesSeen():
+                self._reconciler.images_seen(event.arrivals)
             case PullBegan():
                 self._reconciler.pull_began(event.task_id, event.container)
+            case HealthChecked():
+                self._health.checked((event.task_id, event.container), event.runtime_id, passed=event.passed)
             case ContainerInspected(answered=True):
                 self._reconciler.inspected(event.runtime_id, event.found)
             case ContainerInspected():
                 self._reconciler.exit_unclear(event.runtime_id)
             case ContainersListed():
                 self._reconciler.listed(event.found)
+                self._raise_floor(FLOOR_SECONDS)
                 self._learn_version(event.engine_version)
             case ListingFailed():
                 self._reconciler.listing_failed(event.error)
@@ -292,7 +336,7 @@ class Engine:
             self._refuse_revision(revision_of(message.payload), error)
             return
         revision = judged.assignment.revision
-        meta = {
+        meta: dict[str, bytes | None] = {
             "revision": str(revision).encode(),
             "desired": judged.payload,
             "envelope_digest": digest,
@@ -301,8 +345,12 @@ class Engine:
         self._store.commit(Change(meta=meta))
         self._revision, self._envelope_digest = revision, digest
         self._acked = RevisionOutcome.ACCEPTED
-        self._reconciler.assign(judged.assignment)
+        self._assign(judged.assignment)
         self._answer_revision(revision, RevisionOutcome.ACCEPTED)
+
+    def _assign(self, assignment: Assignment) -> None:
+        self._reconciler.assign(assignment)
+        self._own.assign(assignment)
 
     def _refuse_revision(self, revision: int | None, error: EdgeError) -> None:
         outcome = RevisionOutcome.SUPERSEDED if isinstance(error, SupersededError) else RevisionOutcome.REJECTED
@@ -312,11 +360,16 @@ class Engine:
         self._uplink.acknowledge_revision(RevisionAck(revision=revision, outcome=outcome, errors=errors))
 
     def _answer_revision(self, revision: int, outcome: RevisionOutcome) -> None:
-        self._uplink.acknowledge_revision(RevisionAck(revision=revision, outcome=outcome))
+        errors = self._own.rolled_back() if outcome is RevisionOutcome.ROLLED_BACK else []
+        self._uplink.acknowledge_revision(RevisionAck(revision=revision, outcome=outcome, errors=errors))
 
     def _acknowledge_applied(self) -> None:
-        if self._acked is RevisionOutcome.ACCEPTED and self._revision and applied(self._reconciler.tasks.values()):
-            self._acked = RevisionOutcome.APPLIED
+        """Say what became of the revision once everything has come to rest."""
+        if self._acked is not RevisionOutcome.ACCEPTED or not self._revision:
+            return
+        if self._own.settled and applied(self._reconciler.tasks.values()):
+            back = self._own.rolled_back()
+            self._acked = RevisionOutcome.ROLLED_BACK if back else RevisionOutcome.APPLIED
             self._reconciler.change.meta["outcome"] = self._acked.value.encode()
             self._commit()
             self._answer_revision(self._revision, self._acked)
@@ -360,7 +413,7 @@ class Engine:
             except EdgeError as error:
                 _log.error("the stored revision %d cannot be read by this version: %s", self._revision, error)
             else:
-                self._reconciler.assign(assignment)
+                self._assign(assignment)
             self._answer_revision(self._revision, self._acked)
         self._commands.resume(change)
 
@@ -369,9 +422,10 @@ class Engine:
         change = self._reconciler.change
         if not change:
             return True
+        self._raise_floor(60.0)
         if "commit" in self._store_retries.waiting(self._clock.monotonic()):
             return False
-        if change.tasks:
+        if change.tasks or self._own.is_in(change):
             self._reported_version += 1
             change.meta["reported_version"] = str(self._reported_version).encode()
             self._uplink.tasks_changed()
@@ -384,6 +438,13 @@ class Engine:
         self._set_problem("")
         self._reconciler.change = Change()
         return True
+
+    def _raise_floor(self, seconds: float) -> None:
+        """Note what time it is, if the last note is older and the clock is known good: a wrong one is no floor."""
+        now = self._clock.monotonic()
+        if now - self._floor_at >= seconds and self._clock.is_synchronized():
+            self._floor_at = now
+            self._reconciler.change.meta[CLOCK_FLOOR] = self._clock.now().encode()
 
     def _store_failed(self, what: str, error: StoreError) -> None:
         self._store_retries.failed(what, self._clock.monotonic(), str(error))
@@ -409,6 +470,8 @@ class Engine:
             dropped_events=self._store.events_dropped(),
             problem=self._problem,
             maximum_bytes=maximum_bytes,
+            arrivals=self._reconciler.arrivals,
+            own=self._own.describe() | {"telemetry": self._parts.telemetry()},
         )
 
     def _new_will(self) -> Will:

@@ -1,10 +1,11 @@
 """What the engine is told: past-tense facts, put into its inbox by other threads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.agent.engine.ports import FoundContainer, Image
+from edge.agent.engine.local_requests import LocalRequest, Peer
+from edge.agent.engine.ports import FoundContainer, Image, ImageArrival
 from edge.errors import EdgeError
 from edge.model.documents import CommandStatus
 from edge.model.plan import Step
@@ -36,6 +37,13 @@ class PullBegan:
 
     task_id: str
     container: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesSeen:
+    """How much has arrived of the images that start before they have; all of them."""
+
+    arrivals: tuple[ImageArrival, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,38 @@ class CommandEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthChecked:
+    """A health check ended; `passed` is None when it could not be run."""
+
+    task_id: str
+    container: str
+    runtime_id: str
+    passed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAsked:
+    """Somebody at the device asks; `answer` takes the result or the error, once what was done is stored."""
+
+    request: LocalRequest
+    peer: Peer
+    answer: Callable[[dict[str, Any] | EdgeError], None]
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The agent should end; containers go on."""
 
 
-ContainerEvent = StepSucceeded | StepFailed | PullBegan | ContainerInspected | ContainersListed | ListingFailed
+ContainerEvent = (
+    StepSucceeded
+    | StepFailed
+    | PullBegan
+    | ImagesSeen
+    | HealthChecked
+    | ContainerInspected
+    | ContainersListed
+    | ListingFailed
+)
 """What the container engine's side has to say."""
-Event = ContainerEvent | ContainerExited | BrokerReported | CommandEnded | StopRequested
+Event = ContainerEvent | ContainerExited | BrokerReported | CommandEnded | LocalAsked | StopRequested

@@ -8,12 +8,14 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import (
     CommandEnded,
     ContainerExited,
     ContainerInspected,
     ContainersListed,
     Event,
+    HealthChecked,
     ListingFailed,
     PullBegan,
     StepFailed,
@@ -24,6 +26,7 @@ from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
 from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host
 from edge.agent.engine.steps import Identity, StepRunner
 from edge.agent.engine.workers import Workers
+from edge.agent.telemetry.ports import RunningContainer, Unobserved, Workloads
 from edge.errors import EdgeError, EngineError
 from edge.model.container_spec import LABEL_DEVICE
 from edge.model.documents import CommandStatus
@@ -31,6 +34,7 @@ from edge.model.host_ports import assign_ports
 from edge.model.plan import FetchImage, Step
 from edge.model.task import HostPort, Task
 from edge.model.task_definition import TaskDefinition, parse_task_definition
+from edge.model.task_definition_life import HealthCheck
 from edge.model.task_definition_rules import RESERVED_PORTS
 from edge.model.topics import Topics
 
@@ -40,6 +44,8 @@ PULLS: Final = 2
 """Images fetched at once: on a slow link more would only make the first one late."""
 STEPS: Final = 4
 """Other steps at once; a Pi has four cores."""
+CHECKS: Final = 8
+"""Health checks at once: one that hangs holds its thread for its timeout, a minute at most."""
 
 
 class _NotHereError(Exception):
@@ -49,13 +55,15 @@ class _NotHereError(Exception):
 class WorkerHands:
     """Fulfils `reconciler.Hands` and `commands.Bench` on threads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - wired in one place
         self,
         engine: ContainerEngine,
         host: Host,
         identity: Identity,
         streams: LogStreams,
         inbox: Callable[[Event], None],
+        *,
+        telemetry: Workloads | None = None,
     ) -> None:
         self._engine = engine
         self._host = host
@@ -63,9 +71,11 @@ class WorkerHands:
         self._streams = streams
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
-        self._runner = StepRunner(engine, host, identity)
+        self._telemetry = telemetry or Unobserved()
+        self._runner = StepRunner(engine, host, identity, self._telemetry)
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
+        self._checks = Workers("check", CHECKS)
 
     # --- reconciler.Hands
 
@@ -121,6 +131,7 @@ class WorkerHands:
 
     def watch(self, container: FoundContainer) -> None:
         """Tell when the container's process is gone, and how the container is then."""
+        self._telemetry.runs(RunningContainer(container.runtime_id, container.pid, *container_of(container)))
         self._engine.watch_exit(container, self._exited)
 
     def remove_orphan(self, container: FoundContainer) -> None:
@@ -152,6 +163,7 @@ class WorkerHands:
         )
 
     def _exited(self, runtime_id: str) -> None:
+        self._telemetry.ended(runtime_id)
         self._put(ContainerExited(runtime_id))
 
     def inspect(self, runtime_id: str) -> None:
@@ -166,6 +178,30 @@ class WorkerHands:
                 self._put(ContainerInspected(runtime_id, found))
 
         self._steps.submit(job)
+
+    def protect_images(self, image_ids: frozenset[str]) -> None:
+        """Say which images are needed."""
+
+        def job() -> None:
+            try:
+                self._engine.protect_images(image_ids)
+            except EdgeError as error:
+                _log.warning("cannot say which images are needed: %s", error)
+
+        self._steps.submit(job)
+
+    def check_health(self, task_id: str, container: str, runtime_id: str, check: HealthCheck) -> None:
+        """Run a health check."""
+
+        def job() -> None:
+            passed: bool | None = None
+            try:
+                passed = self._engine.run_check(runtime_id, check.argv(), float(check.timeout))
+            except EdgeError as error:
+                _log.debug("the health check of %s could not be run: %s", container, error)
+            self._put(HealthChecked(task_id, container, runtime_id, passed))
+
+        self._checks.submit(job)
 
     # --- commands.Bench
 

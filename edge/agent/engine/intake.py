@@ -5,7 +5,7 @@ Everything raised is a refusal with its reason. The last good state is untouched
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -16,6 +16,9 @@ from edge.errors import InvalidInputError, RefusedError, SupersededError, TrustE
 from edge.model.assignment import AcceptedDefinition, Assignment
 from edge.model.container_spec_builder import policy_problems
 from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, MAXIMUM_DOCUMENT_BYTES, Command, DesiredState
+from edge.model.schedule import schedule_problems
+from edge.model.service import service_problems
+from edge.model.service_documents import DesiredSchedule, DesiredService
 from edge.model.task import Task
 from edge.model.task_definition import definition_digest, parse_task_definition
 from edge.model.trust import TrustedSet
@@ -78,17 +81,20 @@ class Judge:
             raise SupersededError(f"revision {state.revision} is not newer than revision {in_force}, which is in force")
         problems = [
             (name, f"this version of edge does not know {name}; update the device first")
-            for name in ("services", "policies", "secrets")
+            for name in ("policies", "secrets")
             if getattr(state, name)
         ]
         definitions = self._definitions(state, problems)
         _check_tasks(state, definitions, tasks, problems)
+        problems.extend(device_work_problems(state, definitions))
         if problems:
             raise InvalidInputError(
                 f"revision {state.revision} has {len(problems)} problem{'s' * (len(problems) > 1)}",
                 problems=tuple(problems[:_MAXIMUM_PROBLEMS]),
             )
-        return Assignment(state.revision, tuple(state.tasks), definitions)
+        return Assignment(
+            state.revision, tuple(state.tasks), definitions, tuple(state.services), tuple(state.schedules)
+        )
 
     def command(self, data: bytes, *, op: str, command_id: str, now: str, clock_is_good: bool) -> Command:
         """Return the command in an envelope that came on the topic of `op` and `command_id`.
@@ -156,6 +162,31 @@ def _check_tasks(
             problems.append(
                 (f"{path}.taskDefinition", "a task keeps its definition for life; give the new one a new task id")
             )
+
+
+def device_work_problems(
+    state: DesiredState, definitions: Mapping[str, AcceptedDefinition]
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the services and schedules of a desired state, as `(path, message)`."""
+    named: list[tuple[str, int, str, DesiredService | DesiredSchedule]] = [
+        *(("services", index, one.service_name, one) for index, one in enumerate(state.services)),
+        *(("schedules", index, one.name, one) for index, one in enumerate(state.schedules)),
+    ]
+    seen: set[tuple[str, str]] = set()
+    for kind, index, name, one in named:
+        path = f"{kind}[{index}]"
+        if (kind, name) in seen:
+            yield path, f"{name} is there twice"
+        seen.add((kind, name))
+        if one.task_definition not in state.task_definitions:
+            yield f"{path}.taskDefinition", f"{one.task_definition} is not in taskDefinitions"
+        definition = definitions.get(one.task_definition)
+        if isinstance(one, DesiredSchedule):
+            inner = schedule_problems(one)
+        else:
+            inner = service_problems(one, definition.wire) if definition else []
+        for where, message in inner:
+            yield f"{path}.{where}", message
 
 
 def _parse(kind: type[D], payload: bytes) -> D:

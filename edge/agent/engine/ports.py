@@ -4,7 +4,7 @@ Only what this project does not control is behind a port: the container engine, 
 (The broker's port is `edge.mqtt.broker`; SQLite is ours and is used directly.)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -59,11 +59,31 @@ class Image:
             later pull of the same tag cannot change them.
         digest: The manifest digest the image was pulled by, `sha256:…`; empty when the store knows none.
         architecture: As OCI names it (`amd64`, `arm64`).
+        note: Why it did not start before it had arrived, when that was tried; empty otherwise.
     """
 
     image_id: str
     digest: str
     architecture: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArrival:
+    """How much of an image that starts before it has arrived is here.
+
+    Attributes:
+        state: `STARTABLE`, `COMPLETE` or `MATERIALIZED` (docs/lazy-images.md).
+        size: Bytes of its layers in the registry.
+        here: How many of them have arrived.
+        problem: Why it is not further; empty while it moves.
+    """
+
+    image_id: str
+    state: str
+    size: int
+    here: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +124,10 @@ class ContainerEngine(Protocol):
 
     def image(self, reference: str) -> Image | None:
         """Return the image the local store has under `reference`, or None. Asks no registry."""
+        ...
+
+    def protect_images(self, image_ids: frozenset[str]) -> None:
+        """Say which images (by id) tasks need, all of them: whoever makes space by itself leaves those alone."""
         ...
 
     def create(self, spec: ContainerSpec) -> str:
@@ -164,6 +188,14 @@ class ContainerEngine(Protocol):
 
         Raises:
             EngineError: The log cannot be read back (`none` was its driver).
+        """
+        ...
+
+    def run_check(self, runtime_id: str, command: Sequence[str], timeout_seconds: float) -> bool:
+        """Run a command in a running container and say whether it ended with 0 in time; else it is killed.
+
+        Raises:
+            NoSuchContainerError: It is not there, or does not run.
         """
         ...
 

@@ -13,7 +13,8 @@ from typing import Final, Protocol, assert_never
 from edge.agent.engine import adoption
 from edge.agent.engine.backoff import Backoff
 from edge.agent.engine.events import StepOutcome
-from edge.agent.engine.ports import Clock, EngineStatus, FoundContainer, Image
+from edge.agent.engine.pace import Pace
+from edge.agent.engine.ports import Clock, EngineStatus, FoundContainer, Image, ImageArrival
 from edge.agent.engine.steps import explain
 from edge.agent.store.state import Change
 from edge.errors import (
@@ -27,6 +28,7 @@ from edge.errors import (
 )
 from edge.model import lifecycle
 from edge.model.assignment import Assignment, assign
+from edge.model.dependencies import never_comes
 from edge.model.describe import statuses
 from edge.model.documents import DesiredStatus
 from edge.model.plan import (
@@ -41,7 +43,7 @@ from edge.model.plan import (
     key_of,
     plan,
 )
-from edge.model.task import ContainerStatus, HostPort, StopCode, Task, TaskStatus
+from edge.model.task import ContainerStatus, Health, HostPort, StopCode, Task, TaskStatus
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Reconciler:
         tasks: Everything known, by task id.
         change: What changed since the engine last took it, for the store.
         adopted: The engine's containers were seen once; before that no step is taken.
+        arrivals: How much has arrived of the images that start before they have, by image id.
     """
 
     def __init__(  # noqa: PLR0913 - wired in one place
@@ -107,10 +110,12 @@ class Reconciler:
         self._dispatched_at = clock.monotonic()
         self._in_flight: dict[StepKey, Step] = {}
         self._retries: Backoff[StepKey] = Backoff(1.0, 300.0, source)
+        self._pace = Pace(self.tasks.values(), clock.monotonic(), source)
         self._sweeps: Backoff[str] = Backoff(0.5, 60.0, source)
         self._sweep_due: float | None = clock.monotonic()
         self._sweep_under_way = False
         self._away_reason = ""
+        self.arrivals: dict[str, ImageArrival] = {}
         self._sweep_touched: set[StepKey] = set()
         self._watched: set[str] = set()
         self._orphans: dict[str, FoundContainer] = {}
@@ -140,11 +145,39 @@ class Reconciler:
         self._put(lifecycle.stop(task, self._clock.now(), code, reason))
         return self.tasks[task_id]
 
+    def begin(self, task: Task) -> None:
+        """Take up a task that the device itself made."""
+        self._put_new(task)
+        self._wait_for_engine(self.tasks[task.task_id])
+
+    def note(self, task: Task) -> None:
+        """Keep what others do not see of a task."""
+        self._keep(task)
+
     def pull_began(self, task_id: str, name: str) -> None:
         """An image is being fetched for the container."""
         task = self.tasks.get(task_id)
         if task is not None and not task.pull_started_at and task.container(name).status is ContainerStatus.NONE:
             self._put(replace(task, pull_started_at=self._clock.now()))
+
+    def health_changed(self, task_id: str, name: str, health: Health) -> None:
+        """A container's checks say something else than before."""
+        task = self.tasks.get(task_id)
+        if task is not None:
+            self._put(lifecycle.checked(task, name, health))
+
+    def images_seen(self, arrivals: tuple[ImageArrival, ...]) -> None:
+        """Note how far images have come, and when those that containers were started from became complete."""
+        self.arrivals = {arrival.image_id: arrival for arrival in arrivals}
+        complete = {arrival.image_id for arrival in arrivals if arrival.here >= arrival.size}
+        for task in list(self.tasks.values()):
+            self._put(lifecycle.images_complete(task, complete, self._clock.now()))
+
+    def images_needed(self) -> frozenset[str]:
+        """Return the ids of images that must not be removed: a container of a task is, or may be, made from them."""
+        return frozenset(
+            c.image_id for task in self.tasks.values() for c in task.containers if c.image_id and not c.removed
+        )
 
     def step_succeeded(self, step: Step, outcome: StepOutcome) -> None:
         """A step was performed."""
@@ -259,7 +292,9 @@ class Reconciler:
             self._hands.list_containers()
         if not self.adopted:
             return
-        busy = self._retries.waiting(now) | self._in_flight.keys()
+        for task in list(self.tasks.values()):
+            self._give_up_waiting(task, now)
+        busy = self._retries.waiting(now) | self._pace.waiting(now) | self._in_flight.keys()
         for step in plan(self.tasks.values(), busy=busy, expired=self._expired(now)):
             self._send(step)
 
@@ -269,9 +304,22 @@ class Reconciler:
         Seen from the last `dispatch`: what became due since is due, and not forgotten.
         """
         now = self._dispatched_at
-        times = [self._sweep_due, self._retries.next_due(now)]
+        times = [self._sweep_due, self._retries.next_due(now), self._pace.next_due(self.tasks.values(), now)]
         times.extend(since + self._cleanup_seconds for since in self._stopped_since.values())
         return min((t for t in times if t is not None and t > now), default=None)
+
+    def _give_up_waiting(self, task: Task, now: float) -> None:
+        """End a task one of whose containers waits for what never comes, or has not come in its time."""
+        if task.desired_status is not DesiredStatus.RUNNING:
+            return
+        for container in task.containers:
+            reason = never_comes(task, container.name) if container.status < ContainerStatus.RUNNING else ""
+            if reason and not container.restarting:
+                self._put(lifecycle.failed(task, container.name, reason, self._clock.now()))
+                return
+        late = self._pace.overdue(task, now)
+        if late is not None:
+            self._put(lifecycle.failed(task, *late, self._clock.now()))
 
     def _send(self, step: Step) -> None:
         task = self.tasks[step.task_id]
@@ -309,7 +357,7 @@ class Reconciler:
         self._sweep_touched.add(key)
 
     def _fetched(self, task: Task, name: str, image: Image) -> None:
-        task = lifecycle.pulled(task, name, image.image_id, image.digest)
+        task = lifecycle.pulled(task, name, image.image_id, image.digest, image.note)
         now = self._clock.now()
         if not task.pull_started_at:
             task = replace(task, pull_started_at=now)
@@ -327,7 +375,8 @@ class Reconciler:
         self._observe(self.tasks[task.task_id], name, found)
 
     def _observe(self, task: Task, name: str, found: FoundContainer | None) -> None:
-        self._put(adoption.observe(task, name, found, boot_id=self._boot_id, now=self._clock.now()))
+        ran = self._pace.ran((task.task_id, name), self._clock.monotonic())
+        self._put(adoption.observe(task, name, found, boot_id=self._boot_id, now=self._clock.now(), ran=ran))
         if found is not None and found.status is EngineStatus.RUNNING and found.runtime_id not in self._watched:
             self._watched.add(found.runtime_id)
             self._hands.watch(found)
@@ -339,6 +388,7 @@ class Reconciler:
         task = replace(task, version=before.version + visible)
         if task == before:
             return
+        self._pace.changed(before, task, self._clock.monotonic())
         if task.desired_status is not before.desired_status:
             self._retries.forget((task.task_id, c.name) for c in task.containers)
         if task.last_status is TaskStatus.STOPPED:
@@ -351,6 +401,7 @@ class Reconciler:
 
     def _put_new(self, task: Task) -> None:
         self._keep(task)
+        self._pace.changed(None, task, self._clock.monotonic())
         self.change.events.append(self._describe_event(task))
         if task.last_status is TaskStatus.STOPPED:
             self._stopped_since[task.task_id] = self._clock.monotonic()
@@ -371,6 +422,7 @@ class Reconciler:
         if task.wanted:
             return
         del self.tasks[task.task_id]
+        self._pace.forget(task)
         self._stopped_since.pop(task.task_id, None)
         self._retries.forget([(task.task_id, "")])
         self.change.tasks[task.task_id] = None
@@ -414,5 +466,8 @@ def _shown(task: Task) -> tuple[object, ...]:
         task.pending_reason,
         task.pull_started_at,
         task.pull_stopped_at,
-        tuple((c.ports, c.runtime_id, c.reason, c.image_digest) for c in task.containers),
+        tuple(
+            (c.ports, c.runtime_id, c.reason, c.image_digest, c.image_complete_at, c.health, c.restarts)
+            for c in task.containers
+        ),
     )

@@ -2,13 +2,14 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
-from edge.agent.engine.ports import Clock, HostFacts
+from edge.agent.engine.ports import Clock, HostFacts, ImageArrival
 from edge.agent.engine.steps import Identity
-from edge.model.describe import describe_task, remaining_resources, task_event
+from edge.model.describe import deployment_event, describe_task, local_event, remaining_resources, task_event
 from edge.model.documents import ConnectionState, DeviceStatus, Operation
 from edge.model.task import Task, TaskStatus
 from edge.model.topics import Topics
@@ -78,6 +79,8 @@ class Reporter:
         dropped_events: int,
         problem: str,
         maximum_bytes: int,
+        arrivals: Mapping[str, ImageArrival] = MappingProxyType({}),
+        own: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
     ) -> bytes:
         """Return the whole state in at most `maximum_bytes`; the longest stopped tasks are left out when it is more.
 
@@ -88,6 +91,8 @@ class Reporter:
             problem: What is wrong with the agent itself; empty for nothing.
             dropped_events: How many events were never sent because too many were waiting.
             maximum_bytes: What the broker takes.
+            arrivals: How much has arrived of images that start before they have, by image id.
+            own: What the device does by itself: `services`, `schedules`, and how its `telemetry` stands.
         """
         tasks = list(tasks)
         document: dict[str, Any] = {
@@ -97,11 +102,12 @@ class Reporter:
             "bootId": self.facts.boot_id,
             "time": self.clock.now(),
             "droppedEvents": dropped_events,
+            "clock": "synchronized" if self.clock.is_synchronized() else "not synchronized",
             "remainingResources": remaining_resources(tasks, self.facts.cpu_units, self.facts.memory_mib),
-            "images": _images(tasks, self.identity.architecture),
+            "images": _images(tasks, self.identity.architecture, arrivals),
         }
-        if problem:
-            document["agentProblem"] = problem
+        told = {"agentProblem": problem, **own}
+        document |= {name: value for name, value in told.items() if value}
         newest_first = sorted(tasks, key=lambda task: task.stopped_at or "~", reverse=True)
         running_first = sorted(newest_first, key=lambda task: task.last_status is TaskStatus.STOPPED)
         described = self.describe(running_first, maximum_bytes - len(encode(document)) - 64)
@@ -125,15 +131,31 @@ class Reporter:
         description = describe_task(task, self.identity.cluster, self.identity.device)
         return self.topics.event("task"), encode(task_event(self.new_id(), self.clock.now(), description))
 
+    def local_event(self, detail: Mapping[str, Any]) -> tuple[str, bytes]:
+        """Return `(topic, payload)` of what somebody did at the device itself."""
+        return self.topics.event("local"), encode(local_event(self.new_id(), self.clock.now(), detail))
 
-def _images(tasks: Iterable[Task], architecture: str) -> list[dict[str, str]]:
+    def service_event(self, name: str, service: Mapping[str, Any]) -> tuple[str, bytes]:
+        """Return `(topic, payload)` of an `ECS Deployment State Change`."""
+        return self.topics.event("service"), encode(deployment_event(self.new_id(), self.clock.now(), name, service))
+
+
+def _images(tasks: Iterable[Task], architecture: str, arrivals: Mapping[str, ImageArrival]) -> list[dict[str, Any]]:
     images = {
         (c.image, c.image_id): c.image_digest for task in tasks for c in task.containers if c.image_id and not c.removed
     }
     return [
         {"reference": reference, "imageId": image_id, "digest": digest, "architecture": architecture}
+        | _arrival(arrivals.get(image_id))
         for (reference, image_id), digest in sorted(images.items())
     ]
+
+
+def _arrival(arrival: ImageArrival | None) -> dict[str, Any]:
+    if arrival is None:
+        return {}
+    told = {"state": arrival.state, "size": arrival.size, "here": arrival.here}
+    return told | ({"problem": arrival.problem} if arrival.problem else {})
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

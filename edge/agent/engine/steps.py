@@ -6,6 +6,7 @@ from typing import assert_never
 from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import StepOutcome
 from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image
+from edge.agent.telemetry.ports import Unobserved, Workloads
 from edge.errors import EngineError, NameInUseError, NoSuchContainerError
 from edge.model.container_spec import LABEL_DEFINITION_DIGEST, ContainerSpec
 from edge.model.container_spec_builder import (
@@ -45,10 +46,13 @@ class Identity:
 class StepRunner:
     """Performs steps. Every method may be called again after it failed, or after nobody knows whether it did."""
 
-    def __init__(self, engine: ContainerEngine, host: Host, identity: Identity) -> None:
+    def __init__(
+        self, engine: ContainerEngine, host: Host, identity: Identity, telemetry: Workloads | None = None
+    ) -> None:
         self._engine = engine
         self._host = host
         self._identity = identity
+        self._telemetry = telemetry or Unobserved()
 
     def perform(self, step: Step, task: Task, definition: TaskDefinition) -> StepOutcome:
         """Perform one step of `task`.
@@ -64,7 +68,7 @@ class StepRunner:
         match step:
             case FetchImage():
                 image = self.local_image(step, task, definition)
-                return image or self._engine.pull(task.container(step.container).image, self._identity.architecture)
+                return image or self._engine.pull(task.container(step.container).reference, self._identity.architecture)
             case CreateContainer():
                 return self._create(step.container, task, definition)
             case StartContainer():
@@ -81,6 +85,7 @@ class StepRunner:
                 for name in task_volume_names(definition, task.task_id):
                     self._engine.remove_volume(name)
                 self._host.release_task(task.task_id)
+                self._telemetry.release(task.task_id)
                 return None
             case _:
                 assert_never(step)
@@ -100,7 +105,7 @@ class StepRunner:
                 reason="CannotPullContainerError",
                 hint="Change runtimePlatform.cpuArchitecture, or run the task on another device.",
             )
-        image = self._engine.image(task.container(step.container).image)
+        image = self._engine.image(task.container(step.container).reference)
         return image if image and image.architecture == self._identity.architecture else None
 
     def _create(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
@@ -148,6 +153,9 @@ class StepRunner:
 
     def _spec(self, name: str, task: Task, definition: TaskDefinition) -> ContainerSpec:
         container = task.container(name)
+        log = definition.container(name).log_configuration
+        driver, options = (log.log_driver, log.options) if log else ("json-file", {})
+        prepared = self._telemetry.prepare(task.task_id, name, driver, options)
         context = SpecContext(
             cluster=self._identity.cluster,
             device=self._identity.device,
@@ -157,6 +165,8 @@ class StepRunner:
             ports=tuple((p.container_port, p.protocol, p.host_port) for p in container.ports),
             runtime_ids={c.name: c.runtime_id for c in task.containers if c.runtime_id},
             cgroup_parent=self._limit(task, definition),
+            telemetry_folder=prepared.readings_folder,
+            log_path=prepared.log_path,
         )
         return build_container_spec(definition, name, context)
 

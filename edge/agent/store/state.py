@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import StoreError, StoreFullError
+from edge.files import make_folder
 from edge.model.documents import CommandStatus
 from edge.model.task import Task, task_from_json, task_to_json
 
@@ -71,14 +72,14 @@ class Change:
     Attributes:
         tasks: By id; None forgets the task.
         events: `(topic, payload)` to be handed to the broker.
-        meta: By key.
+        meta: By key; None forgets it.
         commands: Written whole, by id.
         delivered: `seq` of events the broker has; they are forgotten.
     """
 
     tasks: dict[str, Task | None] = field(default_factory=dict)
     events: list[tuple[str, bytes]] = field(default_factory=list)
-    meta: dict[str, bytes] = field(default_factory=dict)
+    meta: dict[str, bytes | None] = field(default_factory=dict)
     commands: dict[str, StoredCommand] = field(default_factory=dict)
     delivered: list[int] = field(default_factory=list)
 
@@ -121,6 +122,13 @@ class StateStore:
             row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return bytes(row[0]) if row else None
 
+    def meta_of(self, prefix: str) -> dict[str, bytes]:
+        """Return what was stored under keys that begin with `prefix`, by the rest of the key."""
+        query = "SELECT key, value FROM meta WHERE substr(key, 1, ?) = ? ORDER BY key"
+        with _translating(self.path):
+            rows = self._connection.execute(query, (len(prefix), prefix)).fetchall()
+        return {key.removeprefix(prefix): bytes(value) for key, value in rows}
+
     def commit(self, change: Change) -> None:
         """Write a change; when this returns it survives a power cut, when it raises nothing of it happened."""
         with self._transaction() as run:
@@ -130,7 +138,11 @@ class StateStore:
                 else:
                     record = json.dumps(task_to_json(task), separators=(",", ":"))
                     run.execute("INSERT OR REPLACE INTO task VALUES (?, ?)", (task_id, record))
-            run.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", change.meta.items())
+            run.executemany(
+                "DELETE FROM meta WHERE key = ?", [(k,) for k, value in change.meta.items() if value is None]
+            )
+            kept = [(key, value) for key, value in change.meta.items() if value is not None]
+            run.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", kept)
             run.executemany("INSERT INTO event (topic, payload) VALUES (?, ?)", change.events)
             run.executemany("DELETE FROM event WHERE seq = ?", [(seq,) for seq in change.delivered])
             if change.events:
@@ -194,7 +206,7 @@ class StateStore:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:

@@ -61,6 +61,11 @@ def test_a_limit_the_host_says_nothing_of_is_passed_on() -> None:
 
 
 def test_log_drivers() -> None:
+    assert render(log=LogSettings("json-file", 7, path="/p"))["log_configuration"] == {
+        "driver": "k8s-file",
+        "size": 7,
+        "path": "/p",
+    }
     assert render(log=LogSettings("json-file", 1000))["log_configuration"] == {"driver": "k8s-file", "size": 1000}
     tagged = render(log=LogSettings("journald", tag="shop"))["log_configuration"]
     assert tagged == {"driver": "journald", "options": {"tag": "shop"}}

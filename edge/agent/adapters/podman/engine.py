@@ -2,17 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from edge.agent.adapters.lazy_images import LazyImages, prepared
 from edge.agent.adapters.podman.api import NO_SPACE, PodmanApi, refusal
 from edge.agent.adapters.podman.exits import ExitWatcher, is_process_of
 from edge.agent.adapters.podman.kernel_log import killed_for_memory
 from edge.agent.adapters.podman.log_frames import LogStream
+from edge.agent.adapters.podman.runtime_exec import RuntimeExec
 from edge.agent.adapters.podman.spec import render_spec
 from edge.agent.engine.ports import EngineStatus, FoundContainer, Image, LogLine
 from edge.errors import (
@@ -65,11 +67,13 @@ _REGISTRY_AWAY: Final = (
 class PodmanEngine:
     """Podman behind a Unix socket; the contract is `ContainerEngine`'s."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, images: LazyImages | None = None) -> None:
         self._socket = socket
+        self._images = images
         self._api = PodmanApi(socket)
         self._exits = ExitWatcher()
         self._limits = dict(choose_ulimits(read_facts()))
+        self._checks = RuntimeExec(self._runtime_of)
 
     def version(self) -> str:
         """See `ContainerEngine`."""
@@ -94,6 +98,9 @@ class PodmanEngine:
             there = self.image(reference)
             if there is not None and there.architecture == architecture:
                 return there
+        lazy, why_not = prepared(self._images, reference, architecture)
+        if lazy is not None:
+            return lazy
         image_id = self._pull(reference, architecture)
         image = self.image(image_id)
         if image is None:
@@ -104,7 +111,12 @@ class PodmanEngine:
                 reason="CannotPullContainerError",
                 hint="Push the image for this device's architecture too.",
             )
-        return image
+        return replace(image, note=why_not)
+
+    def protect_images(self, image_ids: frozenset[str]) -> None:
+        """See `ContainerEngine`: Podman itself removes nothing unasked."""
+        if self._images is not None:
+            self._images.protect(image_ids)
 
     def _pull(self, reference: str, architecture: str) -> str:
         parameters = {"reference": reference, "Arch": architecture, "policy": "always", "quiet": "true"}
@@ -300,6 +312,14 @@ class PodmanEngine:
         answer = self._api.call("GET", f"/containers/{runtime_id}/json", missing=NoSuchContainerError)
         return str(answer.json().get("HostConfig", {}).get("LogConfig", {}).get("Type", ""))
 
+    def run_check(self, runtime_id: str, command: Sequence[str], timeout_seconds: float) -> bool:
+        """See `ContainerEngine`."""
+        return self._checks.run(runtime_id, command, timeout_seconds)
+
+    def _runtime_of(self, runtime_id: str) -> str:
+        answer = self._api.call("GET", f"/containers/{runtime_id}/json", missing=NoSuchContainerError)
+        return str(answer.json().get("OCIRuntime", ""))
+
     def watch_exit(self, container: FoundContainer, exited: Callable[[str], None]) -> None:
         """See `ContainerEngine`."""
         self._exits.watch(container.runtime_id, container.pid, exited)
@@ -307,6 +327,8 @@ class PodmanEngine:
     def close(self) -> None:
         """See `ContainerEngine`."""
         self._exits.close()
+        if self._images is not None:
+            self._images.close()
 
 
 def _found(document: Mapping[str, Any]) -> FoundContainer:

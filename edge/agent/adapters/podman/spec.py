@@ -108,7 +108,8 @@ def _log(spec: ContainerSpec) -> dict[str, Any]:
     match spec.log.driver:
         case "json-file":
             # Podman's json-file is its k8s-file; it keeps one file and starts it anew at `size`.
-            return {"driver": "k8s-file"} | ({"size": spec.log.max_bytes} if spec.log.max_bytes else {})
+            given = {"size": spec.log.max_bytes, "path": spec.log.path}
+            return {"driver": "k8s-file"} | {key: value for key, value in given.items() if value}
         case "journald":
             return {"driver": "journald"} | ({"options": {"tag": spec.log.tag}} if spec.log.tag else {})
         case _:

@@ -20,6 +20,33 @@ _MAPPING: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) r-[-x]p \S+ \S+ [1-9]\d*
 """A private, read-only mapping of a file: its pages cannot be dirty unless the loader relocated them."""
 
 
+_MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
+"""mallopt(3)."""
+_LARGE: Final = 256 * 1024
+_LEAST_SPARE, _MOST_SPARE = 16 << 20, 96 << 20
+
+
+def stay_lean() -> None:
+    """Let large blocks go back to the kernel when they are freed, and many threads share few arenas. Call it first."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_ARENA_MAX, 2)
+    except AttributeError:
+        _log.debug("this C library has no mallopt")
+
+
+def spare_bytes() -> int:
+    """Return what a cache may take for a while: 3 % of what is available, from 16 to 96 MiB."""
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        available = int(meminfo.partition("MemAvailable:")[2].split()[0]) << 10
+    except (OSError, ValueError, IndexError):
+        return _LEAST_SPARE
+    return max(_LEAST_SPARE, min(_MOST_SPARE, available // 32))
+
+
 def release() -> None:
     """Return what can be returned to the kernel; everything goes on as before."""
     gc.collect()

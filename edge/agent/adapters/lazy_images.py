@@ -1,0 +1,108 @@
+"""The image service of this device, for the agent: images that can be used before they have arrived."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from edge.agent.engine.ports import Image, ImageArrival
+from edge.errors import EdgeError, EngineError
+from edge.image_service import ask
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 2.0
+"""How often is looked while something is on its way; there is no looking while nothing is."""
+_FINAL: Final = "MATERIALIZED"
+
+
+class LazyImages:
+    """Asks the service; on a device without one every image is pulled in the ordinary way.
+
+    Args:
+        socket: Where the service is.
+        seen: Told, from another thread, how far all its images have come, whenever that changed.
+    """
+
+    def __init__(self, socket: Path, seen: Callable[[tuple[ImageArrival, ...]], None]) -> None:
+        self._socket = socket
+        self._seen = seen
+        self._told: tuple[ImageArrival, ...] | None = None
+        self._look = threading.Event()
+        self._closed = False
+        threading.Thread(target=self._watch, name="images", daemon=True).start()
+        self._look.set()
+
+    def prepare(self, reference: str, architecture: str) -> Image | None:
+        """Make an image usable; None on a device without the service.
+
+        Raises:
+            EngineError: The registry does not have it, or does not answer; an ordinary pull would end the same.
+            EdgeError: It cannot be used before it has arrived.
+        """
+        if not self._socket.exists():
+            return None
+        found = ask(self._socket, op="prepare", image=reference, architecture=architecture)
+        self._look.set()
+        return Image(str(found["imageId"]), str(found["digest"]), architecture)
+
+    def protect(self, image_ids: frozenset[str]) -> None:
+        """Say which images are needed.
+
+        Raises:
+            EdgeError: The service did not hear it.
+        """
+        if self._socket.exists():
+            ask(self._socket, op="protect", imageIds=sorted(image_ids))
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed = True
+        self._look.set()
+
+    def _watch(self) -> None:
+        while True:
+            self._look.wait()
+            self._look.clear()
+            while not self._closed and self._tell():
+                self._look.wait(_LOOK_SECONDS)
+            if self._closed:
+                return
+
+    def _tell(self) -> bool:
+        """Return whether something is on its way."""
+        if not self._socket.exists():
+            return False
+        try:
+            arrivals = tuple(map(_arrival, ask(self._socket, op="list")))
+        except EdgeError as error:
+            _log.debug("the image service does not say how far images are: %s", error)
+            return True
+        if arrivals != self._told:
+            self._told = arrivals
+            self._seen(arrivals)
+        return any(arrival.state != _FINAL for arrival in arrivals)
+
+
+def _arrival(found: dict[str, Any]) -> ImageArrival:
+    return ImageArrival(
+        str(found["imageId"]), str(found["state"]), int(found["size"]), int(found["here"]), str(found["problem"])
+    )
+
+
+def prepared(images: LazyImages | None, reference: str, architecture: str) -> tuple[Image | None, str]:
+    """Return the image, or None and why it must be pulled in the ordinary way.
+
+    Raises:
+        EngineError: It cannot be had in any way.
+    """
+    if images is None:
+        return None, ""
+    try:
+        return images.prepare(reference, architecture), ""
+    except EngineError:
+        raise
+    except EdgeError as error:
+        _log.warning("%s is pulled whole: %s", reference, error)
+        return None, f"pulled whole before it started: {error}"

@@ -1,0 +1,28 @@
+"""`edge service delete`."""
+
+import argparse
+
+from edge.cli.device_work import add_wait_options, change_work
+from edge.cli.session import add_device_option, opened
+from edge.fleet.device_work import SERVICE, removing_work
+from edge.fleet.devices import the_device
+
+HELP = "Remove a service from a device; its tasks stop."
+EXAMPLES = """\
+examples:
+  edge service delete web --device pi-1"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("name", metavar="NAME", help="the service's name on the device")
+    add_device_option(parser)
+    add_wait_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove it."""
+    with opened(args) as fleet:
+        device = the_device(fleet, args.device)
+        change_work(args, fleet, device, removing_work(device, SERVICE, args.name), f"service {args.name} removed")
+    return 0

@@ -1,0 +1,334 @@
+"""An image becomes startable: its manifest, its index, and for each layer a tree and a table of spans."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition
+from typing import Final
+
+from edge.errors import EdgeError, ImagePullError, InvalidInputError, RegistryUnavailableError, TransientError
+from edge.files import store_error
+from edge.images import heavy
+from edge.images.image_store import ImageRecord, LayerRecord, chain_ids
+from edge.images.layers import LayerFacts, LayerFolders
+from edge.images.oci.client import NoRangeError, RegistryClient
+from edge.images.oci.documents import Configuration, Descriptor, Manifest
+from edge.images.oci.layout import OciLayout
+from edge.images.oci.references import ImageReference, parse_reference
+from edge.images.serving import Serving
+from edge.images.soci.compact import MAX_COMPACT_BYTES, ZtocUnpacker
+from edge.images.soci.manifests import (
+    COMPACT_ZTOC_MEDIA_TYPE,
+    MAX_MANIFEST_BYTES,
+    IndexVersion,
+    SociIndex,
+    ZtocEntry,
+    index_digest_of,
+    read_index,
+)
+from edge.images.soci.prefetch import SpanRange, read_prefetch
+from edge.images.soci.ztoc import MAX_ZTOC_BYTES
+from edge.images.span_file import open_span_file
+from edge.images.unpack import DamagedLayerError, check_kind
+
+_log = logging.getLogger(__name__)
+
+_MAXIMUM_HEAD: Final = 64 * 1024
+Progress = Callable[[int, int], None]
+"""Bytes that came, of how many, before the image is startable."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """What `publish` puts into force.
+
+    Attributes:
+        first: Which spans to fetch first, by layer id, as the index's prefetch artifacts have them.
+    """
+
+    image: ImageRecord
+    layers: tuple[LayerRecord, ...]
+    manifest: bytes
+    configuration: bytes
+    first: tuple[tuple[str, tuple[SpanRange, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image as its registry or layout describes it; `layout` is empty for a registry."""
+
+    reference: ImageReference
+    pinned: ImageReference
+    manifest: Manifest
+    configuration: Configuration
+    index: SociIndex | None
+    layout: str = ""
+
+
+class Maker:
+    """Makes images startable. Usable from many threads.
+
+    Args:
+        client: The registries.
+        folders: Where layers are made.
+        serving: Where they are served then.
+        told: Told of what went wrong and was got round.
+    """
+
+    def __init__(
+        self, client: RegistryClient, folders: LayerFolders, serving: Serving, told: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._folders = folders
+        self._serving = serving
+        self._told = told
+        self._settled = Condition()
+        self._in_work: set[str] = set()
+
+    def make(self, text: str, architecture: str, progress: Progress) -> MadeImage:
+        """Do all that is needed before a container can be created from the image.
+
+        Raises:
+            InvalidInputError: It cannot be served from here; an ordinary pull may have it.
+            ImagePullError: The registry has no such image for this architecture, or does not let us have it.
+            RegistryUnavailableError: The registry is away.
+            StoreError: No space.
+        """
+        reference = parse_reference(text)
+        # The child takes its time to start: meanwhile the registry is asked.
+        with heavy.Child() as child, ThreadPoolExecutor(1) as beside:
+            manifest = self._client.image(reference, architecture)
+            pinned = reference.at(manifest.digest)
+            looking = beside.submit(self._find_index, pinned, manifest)
+            configuration = self._client.configuration(reference, manifest)
+            _check(text, architecture, manifest, configuration)
+            found = _Found(reference, pinned, manifest, configuration, looking.result())
+            return self._make_layers(found, child, progress)
+
+    def take(self, path: Path, tag: str, name: str, architecture: str, progress: Progress) -> MadeImage:
+        """Do the same from an OCI layout or archive; all of the image is here afterwards.
+
+        Args:
+            path: Of the layout.
+            tag: Which of its images; may be empty where there is one.
+            name: The reference it gets here, and where it would be fetched from again.
+            architecture: Of the image, as OCI names it.
+            progress: Told of bytes.
+
+        Raises:
+            NotFoundError: The layout has no such image.
+            InvalidInputError: It is damaged, or cannot be served from here.
+            ImagePullError: It has no such image for this architecture.
+            StoreError: No space.
+        """
+        layout = OciLayout.at(path)
+        inside, reference = layout.reference(tag), parse_reference(name)
+        manifest = layout.image(inside, architecture)
+        configuration = layout.configuration(inside, manifest)
+        _check(str(path), architecture, manifest, configuration)
+        found = _Found(reference, reference.at(manifest.digest), manifest, configuration, None, str(path.absolute()))
+        with heavy.Child() as child:
+            return self._make_layers(found, child, progress)
+
+    def _make_layers(self, found: "_Found", child: heavy.Child, progress: Progress) -> MadeImage:
+        manifest, configuration, index = found.manifest, found.configuration, found.index
+        ids = chain_ids(configuration.diff_ids)
+        kinds = [check_kind(layer.media_type) for layer in manifest.layers]
+        came, total = _Sum(progress), 0
+        records: list[LayerRecord] = []
+        wanted = [index.ztoc_of(layer.digest) if index is not None else None for layer in manifest.layers]
+        for layer_id, layer, entry in zip(ids, manifest.layers, wanted, strict=True):
+            if layer_id not in self._serving.layers:
+                total += entry.blob.size if entry is not None else layer.size
+        came.total = total
+        for number, layer_id in enumerate(ids):
+            layer = manifest.layers[number]
+            facts = LayerFacts(
+                layer_id=layer_id,
+                slot=0,
+                digest=layer.digest,
+                size=layer.size,
+                diff_id=configuration.diff_ids[number],
+                compression=kinds[number],
+                content_size=0,
+                source=str(found.pinned),
+                below=tuple(reversed(ids[:number])),
+            )
+            done = self._layer(facts, wanted[number], came, child, found.layout)
+            records.append(_record(done, configuration.created))
+        names = tuple(dict.fromkeys((str(found.reference), str(found.pinned))))
+        image = ImageRecord(configuration.image_id, manifest.digest, names, ids[-1], configuration.created)
+        first = tuple(self._prefetches(found, ids))
+        return MadeImage(image, tuple(records), manifest.data, configuration.data, first)
+
+    def _prefetches(self, found: "_Found", ids: Sequence[str]) -> Iterator[tuple[str, tuple[SpanRange, ...]]]:
+        """What the index says is needed first. It is a hint: one that cannot be read is as none."""
+        by_digest = {layer.digest: layer_id for layer, layer_id in zip(found.manifest.layers, ids, strict=True)}
+        for entry in found.index.prefetches if found.index is not None else ():
+            layer = self._serving.layers.get(by_digest.get(entry.layer_digest, ""))
+            if layer is None or layer.content is None or not layer.content.cache.missing:
+                continue
+            try:
+                blob = Descriptor("", entry.blob.digest, entry.blob.size)
+                data = self._client.blob(found.pinned, blob, MAX_MANIFEST_BYTES)
+                yield layer.facts.layer_id, read_prefetch(data, len(layer.content.table.spans))
+            except EdgeError as error:
+                self._told(f"the prefetch artifact of layer {entry.layer_digest[:19]} cannot be used: {error}")
+
+    # --- the index
+
+    def _find_index(self, reference: ImageReference, manifest: Manifest) -> SociIndex | None:
+        """The compact one, version 2, which the manifest names, or version 1. One that cannot be used is as none."""
+        try:
+            named = index_digest_of(manifest.data)
+            compact, old = IndexVersion.COMPACT.value, IndexVersion.V1.value
+            found = self._client.referrers(reference, manifest.digest, compact, old)
+            best = next((one.digest for one in found if one.artifact_type == compact or named is None), named)
+            if best is None:
+                return None
+            document = self._client.manifest(reference.at(best))
+            return read_index(document.data)
+        except TransientError:
+            raise
+        except EdgeError as error:
+            self._told(f"the index of {reference} cannot be used: {error}")
+            return None
+
+    # --- layers
+
+    def _layer(
+        self, facts: LayerFacts, entry: ZtocEntry | None, came: "_Sum", child: heavy.Child, layout: str
+    ) -> LayerFacts:
+        with self._alone(facts.layer_id):
+            there = self._serving.layers.get(facts.layer_id)
+            if there is not None:
+                return there.facts
+            made = self._folders.begin(facts.layer_id)
+            if entry is not None and not (made / "blob").exists():
+                try:
+                    return self._indexed(made, facts, entry, came, child)
+                except TransientError:
+                    raise
+                except (InvalidInputError, NoRangeError) as error:
+                    self._told(f"layer {facts.digest[:19]} is fetched whole: {error}")
+            return self._whole(made, facts, came, child, layout)
+
+    def _indexed(self, made: Path, facts: LayerFacts, entry: ZtocEntry, came: "_Sum", child: heavy.Child) -> LayerFacts:
+        reference = parse_reference(facts.source)
+        compact = entry.blob.media_type == COMPACT_ZTOC_MEDIA_TYPE
+        self._save(reference, Descriptor("", entry.blob.digest, entry.blob.size), made / "ztoc", came, compact=compact)
+        result = child.do("index", {"folder": str(made), "size": facts.size})
+        start = open_span_file(made / "spans").spans[0].compressed_start
+        if start > _MAXIMUM_HEAD:
+            raise InvalidInputError(f"the first span begins at {start}")
+        # Also the proof that this registry serves parts; the first connection is open then.
+        blob = Descriptor("", facts.digest, facts.size)
+        head = b"".join(self._client.chunks(reference, blob, 0, max(start, 1)))
+        return self._put(made, facts, result["content"], head[:start].hex())
+
+    def _whole(self, made: Path, facts: LayerFacts, came: "_Sum", child: heavy.Child, layout: str) -> LayerFacts:
+        arguments = {
+            "layout": layout,
+            "folder": str(made),
+            "source": facts.source,
+            "digest": facts.digest,
+            "size": facts.size,
+            "diff_id": facts.diff_id,
+            "compression": facts.compression,
+        }
+        before = came.done
+        try:
+            result = child.do("fetch", arguments, lambda done: came.at(before + done))
+        except DamagedLayerError as error:
+            if layout:
+                raise InvalidInputError(f"{layout} is damaged: {error}", hint="Copy it again.") from error
+            raise RegistryUnavailableError(str(error), reason="CannotPullContainerError") from error
+        came.at(before + facts.size)
+        return self._put(made, facts, result["content"], "")
+
+    def _put(self, made: Path, facts: LayerFacts, content: int, head: str) -> LayerFacts:
+        known = LayerFacts(
+            facts.layer_id,
+            self._folders.next_slot(),
+            facts.digest,
+            facts.size,
+            facts.diff_id,
+            facts.compression,
+            content,
+            facts.source,
+            facts.below,
+            head,
+        )
+        self._folders.finish(made, known)
+        self._serving.open(known)
+        return known
+
+    def _save(self, reference: ImageReference, blob: Descriptor, path: Path, came: "_Sum", *, compact: bool) -> None:
+        """Fetch a zTOC, unpacking a compact one while it comes."""
+        most = MAX_COMPACT_BYTES if compact else MAX_ZTOC_BYTES
+        if blob.size > most:
+            raise InvalidInputError(f"a zTOC of {blob.size} bytes; {most} are the most")
+        found = hashlib.sha256()
+        unpacker = ZtocUnpacker() if compact else None
+        try:
+            with path.open("wb") as file:
+                for piece in self._client.chunks(reference, blob, 0, blob.size):
+                    found.update(piece)
+                    file.write(unpacker.feed(piece) if unpacker is not None else piece)
+                    came.at(came.done + len(piece))
+        except OSError as error:
+            raise store_error(f"cannot keep {path}", error) from error
+        if f"sha256:{found.hexdigest()}" != blob.digest:
+            raise InvalidInputError(f"the registry sent other bytes for zTOC {blob.digest}")
+        if unpacker is not None:
+            unpacker.finish()
+
+    @contextmanager
+    def _alone(self, layer_id: str) -> Iterator[None]:
+        with self._settled:
+            self._settled.wait_for(lambda: layer_id not in self._in_work)
+            self._in_work.add(layer_id)
+        try:
+            yield
+        finally:
+            with self._settled:
+                self._in_work.discard(layer_id)
+                self._settled.notify_all()
+
+
+def _check(text: str, architecture: str, manifest: Manifest, configuration: Configuration) -> None:
+    if configuration.architecture not in (architecture, ""):
+        raise ImagePullError(
+            f"{text} is for {configuration.architecture}, this device is {architecture}",
+            reason="CannotPullContainerError",
+        )
+    if len(configuration.diff_ids) != len(manifest.layers) or not manifest.layers:
+        raise InvalidInputError(f"{text} names {len(configuration.diff_ids)} layers and has {len(manifest.layers)}")
+
+
+class _Sum:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.done = 0
+        self.total = 0
+
+    def at(self, done: int) -> None:
+        self.done = done
+        self._progress(done, self.total)
+
+
+def _record(facts: LayerFacts, created: str) -> LayerRecord:
+    return LayerRecord(
+        layer_id=facts.layer_id,
+        parent=facts.below[0] if facts.below else "",
+        digest=facts.digest,
+        compressed_size=facts.size,
+        diff_id=facts.diff_id,
+        size=facts.content_size,
+        compression=facts.compression,
+        created=created,
+    )

@@ -154,6 +154,7 @@ class Completion:
         content = layer.content
         if content is None:
             return
+        damaged = content.damaged
         position = 0
         while content.cache.missing:
             self._quiet()
@@ -170,7 +171,18 @@ class Completion:
         self._serving.adapt_read_ahead()
         self._quiet()
         self._check_wanted(layer)
-        self._unpack(layer, content)
+        try:
+            self._unpack(layer, content)
+        except DamagedLayerError as error:
+            content.look_through()
+            # A container may have come upon a wrong span first: the layer was unpacked while it was fetched again.
+            if content.damaged != damaged:
+                raise TransientError("spans were damaged on the disk and are fetched again") from error
+            raise ImagePullError(
+                f"the index does not describe this layer: {error}",
+                reason="CannotPullContainerError",
+                hint="Build the image's index anew, or remove the image and pull it without.",
+            ) from error
 
     def _check_space(self, needed: int) -> None:
         free, _ = free_bytes(self._folders.unpacked(""))
@@ -217,18 +229,8 @@ class Completion:
             "diff_id": facts.diff_id,
             "compression": facts.compression,
         }
-        try:
-            with heavy.Child() as child:
-                child.do("unpack", arguments)
-        except DamagedLayerError as error:
-            wrong = content.look_through()
-            if wrong:
-                raise TransientError(f"{wrong} spans were damaged on the disk and are fetched again") from error
-            raise ImagePullError(
-                f"the index does not describe this layer: {error}",
-                reason="CannotPullContainerError",
-                hint="Build the image's index anew, or remove the image and pull it without.",
-            ) from error
+        with heavy.Child() as child:
+            child.do("unpack", arguments)
         self._folders.finish_unpacking(made, facts.layer_id)
         self._serving.switch_to_unpacked(facts.layer_id)
         self._told(f"layer {facts.digest[:19]} is complete and unpacked")

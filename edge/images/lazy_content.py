@@ -64,6 +64,9 @@ class LazyContent:
         pulse: Shared by all layers.
         read_seconds: How long a read waits for a registry that is away, before it fails.
         told: Told of what went wrong, in a sentence.
+
+    Attributes:
+        damaged: How often a span that had arrived was found to be wrong, and was let go.
     """
 
     def __init__(  # noqa: PLR0913 - one for each thing it works with
@@ -90,6 +93,7 @@ class LazyContent:
         self._under_way: set[int] = set()
         self._awaited: set[int] = set()
         self._wanted = bytearray(len(table.spans))
+        self.damaged = 0
 
     # --- Content
 
@@ -124,7 +128,7 @@ class LazyContent:
                 except InvalidInputError as error:
                     # Verified before it was kept: the disk has lost it since, as after a power cut.
                     _log.warning("layer %s: %s; it is fetched again", self.layer_id[:12], error)
-                    self.cache.drop(span.number)
+                    self._let_go(span)
                 else:
                     self._inflated.put(key, found)
                     return found
@@ -145,16 +149,20 @@ class LazyContent:
         """Compressed bytes of the spans that containers have read since this service started."""
         return sum(_size(span) for span in self.table.spans if self._wanted[span.number])
 
-    def look_through(self) -> int:
-        """Check every span against its digest, let go of the wrong ones, and return how many they were."""
-        wrong = 0
+    def look_through(self) -> None:
+        """Check every span that is here against its digest, and let go of the wrong ones."""
         for span in self.table.spans:
+            if not self.cache.has(span.number):
+                continue
             try:
                 verify_span(span, self.cache.get(span))
             except InvalidInputError:
-                self.cache.drop(span.number)
-                wrong += 1
-        return wrong
+                self._let_go(span)
+
+    def _let_go(self, span: Span) -> None:
+        # Counted first: whoever has seen no span let go may take it that none was on its way anew.
+        self.damaged += 1
+        self.cache.drop(span.number)
 
     def _has(self, number: int) -> bool:
         return self.cache.has(number) or self._inflated.has((self.layer_id, number))

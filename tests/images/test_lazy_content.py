@@ -166,7 +166,15 @@ def test_what_the_disk_has_lost_is_found_and_fetched_again(here: Rig) -> None:
     again = Rig(here.folder)
     assert again.read(0, 300_000) == TAR[1000:301_000]
     assert again.source.asked
-    assert again.content.look_through() >= 0
+    found = again.content.damaged
+    assert found > 0
+    again.content.look_through()
+    assert again.content.damaged == found, "what was fetched again is right"
+    with (here.folder / "blob").open("r+b") as file:
+        file.write(bytes(50_000))
+    again.content.look_through()
+    assert again.content.damaged > found, "found without a reader"
+    assert again.content.cache.missing
 
 
 def test_wanted_counts_what_was_read_and_not_what_came_besides(here: Rig) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ def run(
     make_engine: Callable[[Path, LazyImages], ContainerEngine] = PodmanEngine,
     make_store: Callable[[Path], StateStore] = StateStore,
     make_host: Callable[[], Host] = LinuxHost,
+    make_clock: Callable[[], SystemClock] = SystemClock,
 ) -> None:
     """Run an agent until SIGTERM or SIGINT; containers go on when it ends.
 
@@ -51,6 +53,7 @@ def run(
         make_engine: Makes the container engine from its socket and the image service.
         make_store: Opens the state file.
         make_host: Looks at the machine.
+        make_clock: Makes the machine's clock.
 
     Raises:
         RefusedError: Another agent works on the same state directory.
@@ -62,7 +65,7 @@ def run(
         store = make_store(config.database)
         if store.set_aside is not None:
             _log.error("%s was damaged: put aside as %s, beginning anew", config.database, store.set_aside.name)
-        machine_clock, host = SystemClock(), make_host()
+        machine_clock, host = make_clock(), make_host()
         clock = FlooredClock(machine_clock, (store.meta(CLOCK_FLOOR) or b"").decode())
         facts = host.facts()
         architecture = _OCI_ARCHITECTURES[facts.architecture]
@@ -70,7 +73,7 @@ def run(
         inbox = Inbox()
         images = LazyImages(config.images_socket, lambda arrivals: inbox.put(ImagesSeen(arrivals)))
         containers = make_engine(config.podman_socket, images)
-        broker = PahoBroker(broker_settings(config))
+        broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)
         sending = Sending(config, facts.boot_id, machine_clock, broker)
         parts = Parts(

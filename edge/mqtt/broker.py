@@ -6,6 +6,7 @@ happened by calling `on_event` from that thread. Nothing here blocks the caller.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +33,8 @@ class BrokerSettings:
             0 for a clean session (an operator's command line).
         receive_maximum: How many unacknowledged QoS 1 messages the broker may have under way to us.
         maximum_packet_size: Bytes; the broker drops what is larger before it reaches us.
+        least_time: Returns the latest time known to have passed, or None while the machine's clock is known good.
+            By it the broker's certificate is judged instead of by a clock that may be wrong; None believes the clock.
         backoff_first_seconds: Upper bound of the first reconnect delay; doubles up to `backoff_last_seconds`,
             each delay being uniform between 0 and the bound (full jitter).
     """
@@ -49,6 +52,7 @@ class BrokerSettings:
     connect_timeout_seconds: float = 10.0
     backoff_first_seconds: float = 1.0
     backoff_last_seconds: float = 300.0
+    least_time: Callable[[], datetime | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

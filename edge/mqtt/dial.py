@@ -7,13 +7,28 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 from edge.errors import BrokerError, BrokerUnavailableError
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.wire import acknowledge_at_once, tune
 
+_NO_CHECK_TIME: Final = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, openssl/x509_vfy.h."""
+
 Wait = Callable[[int, int, float], None]
 """Wait until a file descriptor is ready for these poll events, at most until a monotonic time (TimeoutError)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """Who must answer; `least` is what time it is at the least, None while the clock is good and OpenSSL goes by it."""
+
+    context: ssl.SSLContext
+    host: str
+    least: datetime | None
 
 
 def dial(settings: BrokerSettings, wait: Wait) -> socket.socket:
@@ -27,7 +42,7 @@ def dial(settings: BrokerSettings, wait: Wait) -> socket.socket:
     """
     where = f"{settings.host}:{settings.port}"
     deadline = time.monotonic() + settings.connect_timeout_seconds
-    context = _context(settings)
+    peer = _peer(settings)
     try:
         sock = _connect(settings, deadline, wait)
     except TimeoutError as error:
@@ -36,7 +51,7 @@ def dial(settings: BrokerSettings, wait: Wait) -> socket.socket:
         raise BrokerUnavailableError(f"cannot connect to {where}: {error.strerror or error}") from error
     try:
         tune(sock)
-        return sock if context is None else _handshake(sock, context, settings.host, deadline, wait)
+        return sock if peer is None else _handshake(sock, peer, deadline, wait)
     except ssl.SSLCertVerificationError as error:
         sock.close()
         raise BrokerError(f"the certificate of {where} is not accepted: {error.verify_message}") from error
@@ -54,10 +69,11 @@ def dial(settings: BrokerSettings, wait: Wait) -> socket.socket:
         raise
 
 
-def _context(settings: BrokerSettings) -> ssl.SSLContext | None:
+def _peer(settings: BrokerSettings) -> _Peer | None:
     # Read anew for each connection: a rotated certificate counts from the next one on.
     if settings.ca_file is None:
         return None
+    least = settings.least_time() if settings.least_time is not None else None
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -67,7 +83,9 @@ def _context(settings: BrokerSettings) -> ssl.SSLContext | None:
     except OSError as error:  # ssl.SSLError is one
         files = ", ".join(str(name) for name in (settings.ca_file, settings.cert_file, settings.key_file) if name)
         raise BrokerError(f"the TLS files cannot be used ({files}): {error}") from error
-    return context
+    if least is not None:
+        context.verify_flags |= _NO_CHECK_TIME
+    return _Peer(context, settings.host, least)
 
 
 def _connect(settings: BrokerSettings, deadline: float, wait: Wait) -> socket.socket:
@@ -100,8 +118,8 @@ def _connect_to(sock: socket.socket, address: object, deadline: float, wait: Wai
     return sock
 
 
-def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, deadline: float, wait: Wait) -> socket.socket:
-    secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+def _handshake(sock: socket.socket, peer: _Peer, deadline: float, wait: Wait) -> socket.socket:
+    secure = peer.context.wrap_socket(sock, server_hostname=peer.host, do_handshake_on_connect=False)
     try:
         while True:
             try:
@@ -112,7 +130,15 @@ def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, deadline
             except ssl.SSLWantWriteError:
                 wait(secure.fileno(), select.POLLOUT, deadline)
             else:
+                _check_not_expired(secure, peer)
                 return secure
     except BaseException:
         secure.close()
         raise
+
+
+def _check_not_expired(secure: ssl.SSLSocket, peer: _Peer) -> None:
+    """Judge by what time it is at the least; when it began is not judged: the clock is what is in doubt."""
+    ends = (secure.getpeercert() or {}).get("notAfter")
+    if peer.least and isinstance(ends, str) and ssl.cert_time_to_seconds(ends) < peer.least.timestamp():
+        raise BrokerError(f"the certificate of {peer.host} is not accepted: it expired on {ends}")

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,26 @@ def test_a_broker_of_another_authority_is_not_trusted(
 def test_a_broker_of_another_name_is_not_trusted(secured: Secured, heard: Recorder, start: Start) -> None:
     start(replace(secured.settings, host="127.0.0.2", port=_forwarder_to(secured.settings.port)))
     assert heard.wait(Disconnected).refused
+
+
+@pytest.mark.mosquitto
+def test_a_certificate_that_ended_before_what_time_it_is_at_the_least_is_refused(
+    secured: Secured, heard: Recorder, start: Start
+) -> None:
+    least = datetime.now(UTC) + timedelta(days=2)
+    start(replace(secured.settings, least_time=lambda: least))
+    refusal = heard.wait(Disconnected)
+    assert refusal.refused
+    assert "it expired on" in refusal.reason
+
+
+@pytest.mark.mosquitto
+def test_while_the_clock_is_in_doubt_a_certificate_still_needs_its_authority_and_name(
+    secured: Secured, tmp_path: Path, heard: Recorder, start: Start
+) -> None:
+    other = CertificateAuthority(tmp_path / "other", "other CA")
+    start(replace(secured.settings, ca_file=other.ca_file, least_time=lambda: datetime(1970, 1, 1, tzinfo=UTC)))
+    assert "certificate" in heard.wait(Disconnected).reason
 
 
 @pytest.mark.mosquitto

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,13 +115,20 @@ class Stack:
 
     # --- the device
 
-    def start_agent(self, *, program: tuple[str, ...] = ("-m", "edge", "agent", "run")) -> None:
+    def start_agent(
+        self, *, program: tuple[str, ...] = ("-m", "edge", "agent", "run"), environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start the agent; the moment it is connected is for the caller to wait for."""
         assert self._agent is None
         command = [sys.executable, *program, "--config", str(self.device / "agent.toml")]
         with self.agent_log.open("ab") as log:
             self._agent = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
 
     def kill_agent(self) -> None:

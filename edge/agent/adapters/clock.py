@@ -14,6 +14,9 @@ _TIMEX_BYTES: Final = 256
 """More than sizeof(struct timex) on any Linux; `status` is an int after modes (4), offset, freq, maxerror, esterror."""
 
 
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 class SystemClock:
     """`Clock` fulfilled by the kernel."""
 
@@ -53,17 +56,21 @@ class FlooredClock:
         self._clock = clock
         self._begun = clock.monotonic()
         try:
-            self._floor = datetime.fromisoformat(floor) if floor else None
+            self._floor = datetime.fromisoformat(floor) if floor else _NEVER
         except ValueError:
-            self._floor = None
+            self._floor = _NEVER
 
     def now(self) -> str:
         """See `Clock`."""
         told = self._clock.now()
-        if self._floor is None or self._clock.is_synchronized():
-            return told
-        least = self._floor + timedelta(seconds=self._clock.monotonic() - self._begun)
-        return told if datetime.fromisoformat(told) >= least else _text(least)
+        least = self.least()
+        return told if least is None or datetime.fromisoformat(told) >= least else _text(least)
+
+    def least(self) -> datetime | None:
+        """Return the latest time known to have passed, 1970 when none is, or None while the clock is known good."""
+        if self._clock.is_synchronized():
+            return None
+        return self._floor + timedelta(seconds=self._clock.monotonic() - self._begun)
 
     def monotonic(self) -> float:
         """See `Clock`."""

@@ -1,0 +1,72 @@
+"""The real agent on a machine whose wall clock says what a file says, to OpenSSL and SQLite too.
+
+libfaketime (Debian's `faketime`) puts the time into the process; whether the clock is known good stands in a second
+file, `EDGE_TEST_CLOCK_GOOD`: "yes" or "no".
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge.agent import app
+from edge.agent.adapters.clock import SystemClock
+from edge.agent.config import load_config
+
+PROGRAM = ("-m", "tests.support.clocked_agent")
+
+
+class WallClock:
+    """What an agent's machine takes for the time; may be set while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._time = folder / "time"
+        self._good = folder / "good"
+        self.right()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For the agent's process."""
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        return {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._time),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+            "TZ": "UTC",
+            "EDGE_TEST_CLOCK_GOOD": str(self._good),
+        }
+
+    def wrong(self, moment: datetime) -> None:
+        """It says another time, goes on from there, and nobody has set it."""
+        offset = int((moment - datetime.now(UTC)).total_seconds())
+        self._good.write_text("no")
+        self._put(f"{offset:+d}")
+
+    def right(self) -> None:
+        """Somebody sets it."""
+        self._put("+0")
+        self._good.write_text("yes")
+
+    def _put(self, text: str) -> None:
+        # Never half a file: it is read at each look at the clock.
+        new = self._time.with_suffix(".new")
+        new.write_text(text + "\n")
+        new.rename(self._time)
+
+
+class ToldClock(SystemClock):
+    """As good as the file says."""
+
+    def is_synchronized(self) -> bool:
+        return Path(os.environ["EDGE_TEST_CLOCK_GOOD"]).read_text() == "yes"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    logging.basicConfig(level="INFO")
+    app.run(load_config(parser.parse_args().config), make_clock=ToldClock)

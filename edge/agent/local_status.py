@@ -6,13 +6,15 @@ Works whether the agent runs or not, and never disturbs it: the database is open
 import json
 import sqlite3
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 
 from edge import locks
 from edge.agent.config import AgentConfig
 from edge.errors import StoreError
 from edge.model.describe import describe_task
 from edge.model.task import task_from_json
+
+_SILENT: Final = {True: "the agent has just begun", False: "the agent does not run"}
 
 
 def local_status(config: AgentConfig) -> dict[str, Any]:
@@ -21,39 +23,41 @@ def local_status(config: AgentConfig) -> dict[str, Any]:
     Raises:
         StoreError: The state file is there and cannot be read.
     """
-    running = _is_locked(config)
-    said = _said(config) if running else {}
+    pid = _holder(config)
+    said = _said(config, pid)
     revision, outcome, tasks = _stored(config)
     return {
         "cluster": config.cluster,
         "device": config.device,
-        "running": running,
+        "running": pid is not None,
         "pid": said.get("pid"),
         "startedAt": said.get("startedAt"),
         "agentVersion": said.get("version"),
-        "connection": said.get("connection", {"connected": False, "reason": "the agent does not run"}),
+        "connection": said.get("connection", {"connected": False, "reason": _SILENT[pid is not None]}),
         "revision": revision,
         "outcome": outcome,
         "tasks": tasks,
     }
 
 
-def _is_locked(config: AgentConfig) -> bool:
+def _holder(config: AgentConfig) -> str | None:
+    """The process that works on the state directory; empty before it has written who it is."""
     try:
         with config.pid_file.open("r+") as file:
-            return locks.is_held(file)
+            return file.read().strip() if locks.is_held(file) else None
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         raise StoreError(f"cannot look at {config.pid_file}: {error.strerror}", hint="Ask as root.") from error
 
 
-def _said(config: AgentConfig) -> dict[str, Any]:
+def _said(config: AgentConfig, pid: str | None) -> dict[str, Any]:
+    """What that process said; what one before it had said is not true any more."""
     try:
         said = json.loads(config.status_file.read_text())
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return said if isinstance(said, dict) and str(said.get("pid")) == pid else {}
 
 
 def _stored(config: AgentConfig) -> tuple[int, str, list[dict[str, Any]]]:

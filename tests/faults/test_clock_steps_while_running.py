@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.clocked_agent import PROGRAM, WallClock
 from tests.support.killed_agent import TELEMETRY, collector, missing
+from tests.support.played_agent import PROGRAM, WallClock
 from tests.support.podman import PodmanService
 from tests.support.stack import Stack
 

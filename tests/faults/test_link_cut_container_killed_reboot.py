@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from tests.faults.test_reboot import reboot
 from tests.support.podman import PodmanService
+from tests.support.rebooting import reboot
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.podman, pytest.mark.mosquitto]

@@ -186,7 +186,7 @@ class Stack:
 
     def wait_connected(self) -> None:
         """Wait until the agent says that it is connected."""
-        self.wait("the agent to connect", lambda: self.status()["connection"].get("connected"))
+        self.wait("the agent to connect", lambda: self.status()["connection"]["connected"])
 
     def log(self) -> str:
         """The agent's log."""

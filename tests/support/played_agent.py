@@ -1,10 +1,11 @@
-"""The real agent on a machine whose wall clock says what a file says, to OpenSSL and SQLite too.
+"""The real agent on a machine of which the environment says what boot it is in and whether its clock is known good.
 
-libfaketime (Debian's `faketime`) puts the time into the process; whether the clock is known good stands in a second
-file, `EDGE_TEST_CLOCK_GOOD`: "yes" or "no".
+`EDGE_TEST_BOOT_ID` is the boot's id; the file `EDGE_TEST_CLOCK_GOOD` says "yes" or "no". What the wall clock says is
+put into the process by libfaketime (Debian's `faketime`), for OpenSSL and SQLite too.
 """
 
 import argparse
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from edge.agent import app
 from edge.agent.adapters.clock import SystemClock
+from edge.agent.adapters.host import LinuxHost
 from edge.agent.config import load_config
+from edge.agent.engine.ports import HostFacts
 
-PROGRAM = ("-m", "tests.support.clocked_agent")
+PROGRAM = ("-m", "tests.support.played_agent")
 
 
 class WallClock:
@@ -58,15 +61,24 @@ class WallClock:
         new.rename(self._time)
 
 
-class ToldClock(SystemClock):
+class PlayedClock(SystemClock):
     """As good as the file says."""
 
     def is_synchronized(self) -> bool:
-        return Path(os.environ["EDGE_TEST_CLOCK_GOOD"]).read_text() == "yes"
+        good = os.environ.get("EDGE_TEST_CLOCK_GOOD")
+        return super().is_synchronized() if good is None else Path(good).read_text() == "yes"
+
+
+class PlayedHost(LinuxHost):
+    """In the boot that is told."""
+
+    def facts(self) -> HostFacts:
+        facts = super().facts()
+        return dataclasses.replace(facts, boot_id=os.environ.get("EDGE_TEST_BOOT_ID", facts.boot_id))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
     logging.basicConfig(level="INFO")
-    app.run(load_config(parser.parse_args().config), make_clock=ToldClock)
+    app.run(load_config(parser.parse_args().config), make_clock=PlayedClock, make_host=PlayedHost)

@@ -2,7 +2,6 @@
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -56,12 +55,19 @@ def start_measuring(stack: Stack) -> None:
     toml = stack.device / "agent.toml"
     toml.write_text(toml.read_text() + TELEMETRY)
     stack.start_agent()
+    run_speakers(stack)
+
+
+def run_speakers(stack: Stack) -> str:
+    """Run a service of two tasks and a task that starts again, all of which speak; returns that task's id."""
     stack.wait_connected()
     speaking = {"name": "app", "command": ["/bin/sh", "-c", SPEAKING]}
     stack.register(speaking, family="web")
     stack.edge("service", "create", "web", "--task-definition", "web", "--desired-count", "2")
-    stack.run_task(stack.register(speaking, family="single"))
+    restarting = speaking | {"restartPolicy": {"enabled": True}}
+    single = stack.run_task(stack.register(restarting, family="single"))
     stack.wait("three containers run", lambda: len(stack.running()) == 3)
+    return single
 
 
 def publishing_folder(stack: Stack) -> Path:
@@ -77,7 +83,7 @@ def collector(stack: Stack) -> Iterator[None]:
     try:
         yield
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(30)
 
 
@@ -98,8 +104,11 @@ def kill_under_load(stack: Stack, kills: int, chance: random.Random) -> Left:
     before = {container_id for container_id, _ in stack.running().values()}
     with collector(stack):
         with Publisher(publishing_folder(stack)) as publisher:
-            for _ in range(kills):
+            for number in range(kills):
                 live_and_die(stack, chance)
+                if number % 100 == 99:  # noqa: PLR2004 - now and then
+                    sys.stdout.write(f"{number + 1} kills, {len(publisher.acknowledged)} readings acknowledged\n")
+                    sys.stdout.flush()
             answered = len(publisher.acknowledged)
             try:
                 stack.wait("readings after the last kill", lambda: len(publisher.acknowledged) > answered + 10)

@@ -26,6 +26,7 @@ class PodmanService:
     """
 
     def __init__(self, folder: Path, *image_stores: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.socket = folder / "podman.sock"
         self._process: subprocess.Popen[bytes] | None = None

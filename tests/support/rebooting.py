@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.played_agent import PROGRAM
@@ -17,7 +18,8 @@ def reboot(stack: Stack, podman: PodmanService, boot_id: str, environment: Mappi
     stack.kill_agent()
     for container_id, _ in stack.running().values():
         for process in processes_of(container_id):
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         # What the OCI runtime knows lies in /run, which a reboot empties.
         shutil.rmtree(Path("/run/runc") / container_id, ignore_errors=True)
     podman.kill()

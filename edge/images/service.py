@@ -16,6 +16,7 @@ from edge import memory
 from edge.errors import EdgeError, NotFoundError, RefusedError, RegistryUnavailableError, StoreError, StoreFullError
 from edge.files import write_atomically
 from edge.images.completion import Completion
+from edge.images.first_files import ImageLayer, read_first_files
 from edge.images.image_store import ImageRecord, ImageStore, set_aside
 from edge.images.layers import LayerFolders, free_bytes
 from edge.images.lazy_content import READ_SECONDS
@@ -180,7 +181,19 @@ class ImageService:
             with self._lock:
                 self._preparing -= 1
         self._completion.fetch_first(made.first)
+        if not made.first:
+            threading.Thread(target=self._read_first_files, args=(made,), name="first files", daemon=True).start()
         return self._started(made.image)
+
+    def _read_first_files(self, made: MadeImage) -> None:
+        with self._lock:
+            chain = [self._serving.layers.get(one.layer_id) for one in self._store.chain(made.image.layer)]
+        served = [layer.served for layer in reversed(chain) if layer is not None]
+        layers = [ImageLayer(one.tree, one.content) for one in served if one.tree and one.content]
+        try:
+            read_first_files(layers, made.configuration)
+        except EdgeError as error:
+            _log.info("what %s reads first did not come: %s", made.image.image_id[:12], error)
 
     def _started(self, image: ImageRecord) -> ImageStatus:
         # Whoever asked will start a container now: that comes first.

@@ -13,13 +13,16 @@ from edge.fleet.link import paho_broker
 from edge.fleet.telemetry_collect import TelemetryCollector
 
 HELP = """\
-Store what the fleet's devices measure, until Ctrl-C. While it does not run the broker keeps what comes, as far as it is
-configured to, and the devices keep the rest. Run one of it for a cluster."""
+Store what the fleet's devices measure, until Ctrl-C. While it does not run, the devices keep what they measure. Run
+one of it for a cluster."""
 EXAMPLES = """\
 examples:
   edge telemetry collect
   edge telemetry collect --for 60        a minute of it"""
-_SESSION_SECONDS: Final = 30 * 24 * 3600
+_SESSION_SECONDS: Final = 60
+"""For a connection that was lost, with what was on its way. Longer, and the broker would acknowledge to devices what it
+then drops when its queue is full: without a session it says that nobody has subscribed, and they keep their records."""
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 _RECEIVE_MAXIMUM: Final = 64
 
 
@@ -36,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         settings = replace(
             fleet.folder.broker_settings(fleet.settings.operator, client_id),
             session_expiry_seconds=_SESSION_SECONDS,
+            backoff_last_seconds=_LONGEST_PAUSE_SECONDS,
             receive_maximum=_RECEIVE_MAXIMUM,
         )
         broker = (args.brokers or paho_broker)(settings)

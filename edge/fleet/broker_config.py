@@ -50,7 +50,9 @@ class BrokerConfig:
             restart: devices then publish anew, and desired states must be published again by the operator).
         crl_file: Revoked certificates; read again at SIGHUP.
         max_packet_size: Bytes; clients are told, and refuse to send more.
-        max_inflight_messages, max_queued_messages: For each client; Mosquitto drops the newest beyond.
+        max_inflight_messages: For each client.
+        max_queued_messages, max_queued_bytes: Likewise. Beyond, Mosquitto drops the newest, though it has acknowledged
+            them: this is for the minute in which the collector's session outlives its connection.
         user: The account Mosquitto changes to when started as root.
     """
 
@@ -66,7 +68,8 @@ class BrokerConfig:
     log_file: Path | None = None
     max_packet_size: int = 512 * 1024
     max_inflight_messages: int = 20
-    max_queued_messages: int = 1000
+    max_queued_messages: int = 100_000
+    max_queued_bytes: int = 128 * 1024 * 1024
     autosave_interval_seconds: int = 60
     user: str = "mosquitto"
 
@@ -87,6 +90,7 @@ def mosquitto_conf(config: BrokerConfig) -> str:
         f"max_packet_size {config.max_packet_size}",
         f"max_inflight_messages {config.max_inflight_messages}",
         f"max_queued_messages {config.max_queued_messages}",
+        f"max_queued_bytes {config.max_queued_bytes}",
         "max_keepalive 600",
         # A retained message of a device whose rights are gone is not given out any more.
         "check_retain_source true",

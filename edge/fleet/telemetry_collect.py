@@ -21,7 +21,7 @@ class TelemetryCollector:
     """Collects what the devices of a cluster send; used from one thread.
 
     Args:
-        broker: A connection with a session that the broker keeps: what comes while nobody collects waits there.
+        broker: A connection whose session outlives it for a while: what is on its way when it is lost comes again.
         now: RFC 3339, for when something arrived.
     """
 

@@ -106,7 +106,7 @@ def kill_under_load(stack: Stack, kills: int, chance: random.Random) -> Left:
         with Publisher(publishing_folder(stack)) as publisher:
             for number in range(kills):
                 live_and_die(stack, chance)
-                if number % 100 == 99:  # noqa: PLR2004 - now and then
+                if number % 100 == 99:
                     sys.stdout.write(f"{number + 1} kills, {len(publisher.acknowledged)} readings acknowledged\n")
                     sys.stdout.flush()
             answered = len(publisher.acknowledged)

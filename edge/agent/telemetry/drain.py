@@ -43,6 +43,8 @@ NO_MATCHING_SUBSCRIBERS: Final = 0x10
 PACKET_TOO_LARGE: Final = 0x95
 _OVERHEAD: Final = 512
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
+_LONGEST_UNSUBSCRIBED: Final = 30.0
+"""Whoever begins to collect wants to see something."""
 CONTENT_TYPE: Final = "application/vnd.edge.records.v1+zlib"
 
 
@@ -205,7 +207,8 @@ class Drain:
         if self._monotonic() >= self._not_before:
             # A whole window may be refused at once, and is one refusal.
             self._refusals += 1
-            pause = self._random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._refusals)
+            longest = _LONGEST_UNSUBSCRIBED if code == NO_MATCHING_SUBSCRIBERS else _LONGEST_PAUSE
+            pause = self._random.uniform(0.5, 1.0) * min(longest, _FIRST_PAUSE * 2**self._refusals)
             self._not_before = self._monotonic() + pause
         what = "nobody has subscribed to it" if code == NO_MATCHING_SUBSCRIBERS else f"reason code 0x{code:02x}"
         problem = f"the broker does not take {sent.block.stream}: {what}"
@@ -220,10 +223,12 @@ class Drain:
     # --- sending
 
     def _send(self) -> None:
-        while self._connected and len(self._sent) < self._window and self._monotonic() >= self._not_before:
+        # After a refusal one block asks whether the rest may come: a link may be paid for by the byte.
+        window = 1 if self._refusals else self._window
+        while self._connected and len(self._sent) < window and self._monotonic() >= self._not_before:
             historical = False
             block = self._outbox.next_live()
-            if block is None and len(self._sent) < max(1, self._window - BACKLOG_SHARE):
+            if block is None and len(self._sent) < max(1, window - BACKLOG_SHARE):
                 block, historical = self._backlog(), True
             if block is None or not self._publish(block, historical=historical):
                 return

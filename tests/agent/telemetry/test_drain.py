@@ -177,6 +177,21 @@ def test_a_refusal_keeps_the_block_and_makes_us_wait(world: World, code: int) ->
     assert world.drain.problem == ""
 
 
+def test_after_a_refusal_one_block_asks_whether_the_rest_may_come(world: World) -> None:
+    world.broker.code = 0x10
+    for _ in range(5):
+        world.outbox.put_live(1)
+    world.connect()
+    world.broker.wait(1)
+    time.sleep(0.3)
+    refused = len(world.broker.sent)
+    world.broker.wait(refused + 1)
+    time.sleep(0.1)
+    assert len(world.broker.sent) == refused + 1
+    world.broker.code = 0
+    world.outbox.wait_for_gone(5)
+
+
 def test_nobody_subscribed_counts_as_delivered_where_it_is_set_so(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.drain.close()

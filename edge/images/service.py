@@ -180,10 +180,12 @@ class ImageService:
         finally:
             with self._lock:
                 self._preparing -= 1
-        self._completion.fetch_first(made.first)
-        if not made.first:
+        status = self._started(made.image)
+        if made.first:
+            self._completion.fetch_first(made.first)
+        else:
             threading.Thread(target=self._read_first_files, args=(made,), name="first files", daemon=True).start()
-        return self._started(made.image)
+        return status
 
     def _read_first_files(self, made: MadeImage) -> None:
         with self._lock:

@@ -19,6 +19,7 @@ BESIDE: Final = frozenset(
         "edge.ask",
         "edge.files",
         "edge.locks",
+        "edge.stop_signals",
         "edge.spawn",
         "edge.fd_store",
         "edge.supervisor",

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +31,7 @@ from edge.errors import RefusedError, StoreFullError
 from edge.files import make_folder
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.paho_broker import PahoBroker
+from edge.stop_signals import stopped_by_signals
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def run(
         clock = FlooredClock(machine_clock, (store.meta(CLOCK_FLOOR) or b"").decode())
         facts = host.facts()
         architecture = _OCI_ARCHITECTURES[facts.architecture]
-        identity = Identity(config.cluster, config.device, architecture, config.allow_privileged)
+        identity = Identity(config.cluster, config.device, architecture, config.policy)
         inbox = Inbox()
         images = LazyImages(config.images_socket, lambda arrivals: inbox.put(ImagesSeen(arrivals)))
         containers = make_engine(config.podman_socket, images)
@@ -80,7 +80,7 @@ def run(
             store=store,
             broker=broker,
             clock=clock,
-            judge=Judge(trust, config.cluster, config.device, config.allow_privileged),
+            judge=Judge(trust, config.cluster, config.device, config.policy),
             reporter=Reporter(identity, facts, clock, __version__),
             hands=WorkerHands(containers, host, identity, streams, inbox.put, telemetry=sending.collecting),
             streams=streams,
@@ -91,17 +91,16 @@ def run(
             telemetry=sending.describe,
         )
         engine = Engine(parts, inbox)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: inbox.put(StopRequested()))
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())
         local = LocalSocket(config.local_socket, config.local_group, inbox.put, containers)
-        try:
-            engine.run()
-        finally:
-            local.close()
-            sending.close()
-            containers.close()
-            store.close()
+        with stopped_by_signals(lambda: inbox.put(StopRequested())):
+            try:
+                engine.run()
+            finally:
+                local.close()
+                sending.close()
+                containers.close()
+                store.close()
 
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import InvalidInputError
+from edge.model.device_policy import DevicePolicy
 from edge.model.identifiers import NAME_PATTERN
+from edge.model.task_definition_rules import CAPABILITIES
 
 CONFIG_VERSION: Final = 1
 DEFAULT_PODMAN_SOCKET: Final = "/run/podman/podman.sock"
@@ -46,7 +48,7 @@ class AgentConfig:
         keepalive_seconds: MQTT keep-alive, and so the longest a dead link goes unnoticed (times 1.5).
         trust_bundle: The signed trust bundle: whose desired states this device obeys.
         local_group: Whose members may ask the agent at the device itself, besides root; empty for nobody.
-        allow_privileged: Whether a signed task definition may ask for `privileged`.
+        policy: What a task definition may ask for, whoever signed it.
         task_cleanup_wait_seconds: How long a stopped task's containers are kept to be looked at.
     """
 
@@ -63,7 +65,7 @@ class AgentConfig:
     podman_socket: Path
     images_socket: Path
     keepalive_seconds: int = 60
-    allow_privileged: bool = False
+    policy: DevicePolicy = field(default_factory=DevicePolicy)
     task_cleanup_wait_seconds: float = 3 * 3600.0
     log_level: str = "INFO"
     local_group: str = ""
@@ -92,7 +94,7 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a key may be; `least` and `most` bound numbers, `choices` and `pattern` texts."""
+    """What a key may be; `least` and `most` bound numbers, `choices` and `pattern` texts and those of a list."""
 
     kind: type
     required: bool = False
@@ -118,6 +120,13 @@ KEYS: Final[dict[str, Key]] = {
     "podman.socket": Key(str, default=DEFAULT_PODMAN_SOCKET),
     "images.socket": Key(str),
     "policy.allow_privileged": Key(bool, default=False),
+    "policy.allow_host_network": Key(bool, default=False),
+    "policy.allow_new_privileges": Key(bool, default=False),
+    "policy.host_paths": Key(list, default=(), pattern=r"/|(/[^/\x00]+)+(:ro)?"),
+    "policy.devices": Key(list, default=(), pattern=r"(/[^/\x00*]+)+\*?"),
+    "policy.capabilities": Key(list, default=(), pattern="|".join(sorted(CAPABILITIES))),
+    "policy.registries": Key(list, default=("*",), pattern=r"\*|[^\s/@]+(/[^\s/@]+)*/?"),
+    "policy.pids_limit": Key(int, default=2048, least=16, most=4194304),
     "local.group": Key(str, pattern=r"^[a-z_][a-z0-9_-]{0,31}$"),
     "tasks.cleanup_wait_seconds": Key(int, default=10800, least=60, most=7 * 86400),
     "telemetry.containers_seconds": Key(int, default=30, least=0, most=86400),
@@ -178,14 +187,17 @@ def _config(path: Path, checked: dict[str, Any]) -> AgentConfig:
         state_dir=path.parent / checked["storage.state_dir"],
         podman_socket=path.parent / checked["podman.socket"],
         images_socket=path.parent / (checked["images.socket"] or f"{checked['storage.state_dir']}/run/images.sock"),
-        allow_privileged=checked["policy.allow_privileged"],
+        policy=DevicePolicy(**_section("policy", checked)),
         task_cleanup_wait_seconds=float(checked["tasks.cleanup_wait_seconds"]),
         log_level=checked["log.level"],
         local_group=checked["local.group"] or "",
-        telemetry=TelemetrySettings(
-            **{name.partition(".")[2]: value for name, value in checked.items() if name.startswith("telemetry.")}
-        ),
+        telemetry=TelemetrySettings(**_section("telemetry", checked)),
     )
+
+
+def _section(name: str, checked: dict[str, Any]) -> dict[str, Any]:
+    inside = {key.partition(".")[2]: value for key, value in checked.items() if key.startswith(f"{name}.")}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in inside.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -220,9 +232,16 @@ def _problem(key: Key, value: Any) -> str:
         return "is missing" if key.required else ""
     if type(value) is not key.kind:
         return f"must be {_KIND_NAMES[key.kind]}, not {value!r}"
+    if isinstance(value, list):
+        wrong = [one for one in value if not isinstance(one, str) or not re.fullmatch(key.pattern, one)]
+        return f"{wrong[0]!r} cannot stand in this list (docs/configuration.md)" if wrong else ""
     if isinstance(value, int) and not isinstance(value, bool) and not key.least <= value <= key.most:
         return f"must be {key.least}" if key.least == key.most else f"must be from {key.least} to {key.most}"
-    if key.pattern and not re.fullmatch(key.pattern, str(value)):
+    return _text_problem(key, str(value))
+
+
+def _text_problem(key: Key, value: str) -> str:
+    if key.pattern and not re.fullmatch(key.pattern, value):
         return f"{value!r} is not allowed here (it must match {key.pattern})"
     if key.choices and value not in key.choices:
         return f"must be one of {', '.join(key.choices)}"
@@ -234,4 +253,4 @@ def _unknown(name: str) -> str:
     return "there is no such key" + (f"; did you mean {near[0]}?" if near else "")
 
 
-_KIND_NAMES: Final = {int: "a whole number", str: "a text in quotes", bool: "true or false"}
+_KIND_NAMES: Final = {int: "a whole number", str: "a text in quotes", bool: "true or false", list: "a list"}

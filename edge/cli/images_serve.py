@@ -3,12 +3,12 @@
 import argparse
 import logging
 import os
-import signal
 import threading
 from pathlib import Path
 
 from edge import memory
 from edge.cli.image_socket import DEFAULT_SOCKET
+from edge.stop_signals import stopped_by_signals
 
 HELP = """\
 Serve images to Podman before they have arrived: an additional image store whose files are fetched when they are read,
@@ -64,20 +64,19 @@ def run(args: argparse.Namespace) -> int:
             args.state_dir.absolute(), client, args.background_kib_per_second * _KIB, args.read_seconds
         )
         ended = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ended.set())
-        mounted = service.start(os.environ)
+        with stopped_by_signals(ended.set):
+            mounted = service.start(os.environ)
 
-        def wait_for_mount() -> None:
-            mounted.join()
-            ended.set()
+            def wait_for_mount() -> None:
+                mounted.join()
+                ended.set()
 
-        threading.Thread(target=wait_for_mount, name="mounted", daemon=True).start()
-        api = ApiServer(args.socket, service)
-        logging.getLogger(__name__).info("images are served in %s, asked for on %s", args.state_dir, args.socket)
-        ended.wait()
-        api.close()
-        service.stop()
+            threading.Thread(target=wait_for_mount, name="mounted", daemon=True).start()
+            api = ApiServer(args.socket, service)
+            logging.getLogger(__name__).info("images are served in %s, asked for on %s", args.state_dir, args.socket)
+            ended.wait()
+            api.close()
+            service.stop()
     finally:
         os.close(lock)
     return 0

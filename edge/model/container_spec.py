@@ -97,6 +97,8 @@ class ContainerSpec:
         network_mode: `bridge`, `host` or `none`.
         cpu_shares: As ECS: 1024 is one vCPU; at least 2.
         memory_bytes: Hard limit, or None.
+        no_new_privileges: Set-user-id files have no effect.
+        pids_limit: The most processes and threads; 0 for the engine's own.
         capabilities: The full list without `CAP_`, so that a task behaves the same on every Podman version.
         volumes_from: `(runtime_id, read_only)` pairs.
         cgroup_parent: Where the task's limits are; empty for the engine's own place.
@@ -120,6 +122,8 @@ class ContainerSpec:
     volumes_from: tuple[tuple[str, bool], ...] = ()
     read_only_root: bool = False
     privileged: bool = False
+    no_new_privileges: bool = True
+    pids_limit: int = 0
     init: bool = False
     capabilities: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()

@@ -28,26 +28,25 @@ from edge.model.task_definition import MEGABYTE, ContainerDefinition, LinuxParam
 from edge.model.task_definition_rules import CAPABILITIES
 
 DEFAULT_CAPABILITIES: Final = (
-    "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",
     "FOWNER",
     "FSETID",
     "KILL",
-    "MKNOD",
     "NET_BIND_SERVICE",
-    "NET_RAW",
     "SETFCAP",
     "SETGID",
     "SETPCAP",
     "SETUID",
     "SYS_CHROOT",
 )
-"""Docker's default set, which ECS documents; Podman's own differs from version to version."""
+"""Docker's default set, which ECS documents, without AUDIT_WRITE, MKNOD and NET_RAW, as Podman 4 and 5 have it."""
 DEFAULT_NOFILE: Final = Ulimit("nofile", 1024, 4096)
 """The ECS agent's default for containers that say nothing."""
 MINIMUM_CPU_SHARES: Final = 2
 """The kernel's; ECS turns 0 and 1 into it."""
+NEW_PRIVILEGES: Final = "no-new-privileges:false"
+"""In `dockerSecurityOptions`, as Docker writes it."""
 _PERMISSIONS: Final = {"read": "r", "write": "w", "mknod": "m"}
 
 
@@ -62,6 +61,7 @@ class SpecContext:
         cgroup_parent: Where the task's own limits are; empty for none.
         telemetry_folder: Where the socket for its readings is on the host; empty for none.
         log_path: Where its log is to be written; empty for the engine's own place.
+        pids_limit: The most processes and threads; 0 for the engine's own.
     """
 
     cluster: str
@@ -74,6 +74,7 @@ class SpecContext:
     cgroup_parent: str = ""
     telemetry_folder: str = ""
     log_path: str = ""
+    pids_limit: int = 0
 
 
 def container_name_for(task_id: str, definition: TaskDefinition, container: str) -> str:
@@ -107,6 +108,8 @@ def build_container_spec(definition: TaskDefinition, container_name: str, contex
         volumes_from=tuple((context.runtime_ids[v.source_container], v.read_only) for v in container.volumes_from),
         read_only_root=container.readonly_root_filesystem,
         privileged=container.privileged,
+        no_new_privileges=not (container.privileged or asks_for_new_privileges(container)),
+        pids_limit=context.pids_limit,
         init=linux.init_process_enabled,
         capabilities=_capabilities(linux),
         devices=tuple(_devices(linux)),
@@ -145,15 +148,9 @@ def task_volume_names(definition: TaskDefinition, task_id: str) -> tuple[str, ..
     )
 
 
-def policy_problems(definition: TaskDefinition, *, allow_privileged: bool) -> tuple[tuple[str, str], ...]:
-    """Return `(path, message)` for what the device's owner does not allow, whoever signed it."""
-    if allow_privileged:
-        return ()
-    return tuple(
-        (f"containerDefinitions[{index}].privileged", "this device's policy does not allow privileged containers")
-        for index, container in enumerate(definition.container_definitions)
-        if container.privileged
-    )
+def asks_for_new_privileges(container: ContainerDefinition) -> bool:
+    """Say whether set-user-id files shall have their effect in a container."""
+    return NEW_PRIVILEGES in container.docker_security_options
 
 
 def _labels(container: ContainerDefinition, context: SpecContext) -> tuple[tuple[str, str], ...]:

@@ -170,6 +170,9 @@ class ContainerDefinition(Part):
     ulimits: Annotated[list[UlimitDefinition], Field(max_length=16)] = Field(default_factory=list)
     linux_parameters: LinuxParameters | None = None
     privileged: bool = False
+    docker_security_options: list[Literal["no-new-privileges", "no-new-privileges:true", "no-new-privileges:false"]] = (
+        Field(default_factory=list, max_length=1)
+    )
     stop_timeout: Annotated[int, Field(ge=2, le=3600, strict=True)] = DEFAULT_STOP_TIMEOUT
     log_configuration: LogConfiguration | None = None
     health_check: HealthCheck | None = None

@@ -1,5 +1,6 @@
 """`docs/configuration.md` says what the code says, in both directions."""
 
+import json
 import re
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ def test_the_page_has_the_default_of_the_code(name: str) -> None:
         expected = "required"
     elif key.default is None:
         expected = "none"
+    elif key.kind is list:
+        expected = f"`{json.dumps(list(key.default))}`"
     else:
         expected = f"`{str(key.default).lower() if key.kind is bool else key.default}`"
     assert rows()[name][0] == expected

@@ -60,6 +60,10 @@ def _p99(values: list[float]) -> float:
 def _measure(folder: Path, podman: PodmanService, stack: Stack) -> tuple[list[float], list[float], list[float]]:
     pipe_folder = folder / "pipe"
     pipe_folder.mkdir()
+    stack.kill_agent()
+    stack.allow(f'host_paths = ["{pipe_folder}"]')
+    stack.start_agent()
+    stack.wait_connected()
     fifo = pipe_folder / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)

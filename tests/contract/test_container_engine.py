@@ -257,8 +257,8 @@ def test_a_container_that_is_stopped_has_ended_and_stopping_it_again_is_success(
         (("true",), True),
         (("false",), False),
         (("no-such-program",), False),
-        (("sleep", "1000"), False),
-        (("/bin/sh", "-c", "sleep 1000 & sleep 1000"), False),
+        (("sleep", "4711"), False),
+        (("/bin/sh", "-c", "sleep 4711 & sleep 4711"), False),
         (("/bin/sh", "-c", "yes >&2"), False),
     ],
 )
@@ -295,7 +295,7 @@ def _processes() -> set[str]:
             line = path.read_bytes()
         except OSError:
             continue
-        if line.startswith((b"sleep\x001000", b"yes", b"/bin/sh\x00-c\x00sleep 1000")):
+        if line.startswith((b"sleep\x004711", b"yes", b"/bin/sh\x00-c\x00sleep 4711")):
             found.add(str(path))
     return found
 

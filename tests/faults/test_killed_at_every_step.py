@@ -36,6 +36,7 @@ class Case:
         self.log = folder / "steps"
         self.data = folder / "data"
         self.data.mkdir()
+        self.stack.allow(f'host_paths = ["{self.data}"]')
         self.pid_file = folder / "victim.pid"
         self.stack.broker.start()
         self.definition = self.stack.register(

@@ -115,6 +115,12 @@ class Stack:
 
     # --- the device
 
+    def allow(self, policy: str) -> None:
+        """Add a line to the device's policy; counts from the agent's next start on."""
+        toml = self.device / "agent.toml"
+        assert "[policy]\n" in toml.read_text()
+        toml.write_text(toml.read_text().replace("[policy]\n", f"[policy]\n{policy}\n"))
+
     def start_agent(
         self, *, program: tuple[str, ...] = ("-m", "edge", "agent", "run"), environment: Mapping[str, str] | None = None
     ) -> None:

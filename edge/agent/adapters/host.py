@@ -71,6 +71,10 @@ class LinuxHost:
             ) from error
         return f"/{_FOLDER}/{task_id}"
 
+    def real_path(self, path: str) -> str:
+        """See `Host`."""
+        return os.path.realpath(path)
+
     def release_task(self, task_id: str) -> None:
         """See `Host`."""
         if self._podman.systemd:

@@ -114,7 +114,7 @@ class Parts:
 
 
 class Inbox:
-    """The engine's one door; `put` may be called from any thread and from signal handlers."""
+    """The engine's one door; `put` may be called from any thread."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from edge.errors import InvalidInputError, RefusedError, SupersededError, TrustError
 from edge.model.assignment import AcceptedDefinition, Assignment
-from edge.model.container_spec_builder import policy_problems
+from edge.model.device_policy import DevicePolicy
 from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, MAXIMUM_DOCUMENT_BYTES, Command, DesiredState
 from edge.model.schedule import schedule_problems
 from edge.model.service import service_problems
@@ -46,12 +46,13 @@ class Judge:
 
     Attributes:
         trust: Whose signatures count.
+        policy: What the device's owner allows, whoever signed it.
     """
 
     trust: TrustedSet
     cluster: str
     device: str
-    allow_privileged: bool
+    policy: DevicePolicy
 
     def desired_state(self, data: bytes, *, in_force: int, tasks: Mapping[str, Task]) -> JudgedState:
         """Return the desired state in an envelope.
@@ -135,8 +136,8 @@ class Judge:
                 continue
             if definition.family != key.rpartition(":")[0]:
                 problems.append((path, f"its family is {definition.family}"))
-            policy = policy_problems(definition, allow_privileged=self.allow_privileged)
-            problems.extend((f"{path}.{where}", message) for where, message in policy)
+            forbidden = self.policy.problems(definition)
+            problems.extend((f"{path}.{where}", message) for where, message in forbidden)
             accepted[key] = AcceptedDefinition(definition.to_wire(), definition_digest(definition))
         return accepted
 

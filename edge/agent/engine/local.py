@@ -14,7 +14,6 @@ from edge.agent.engine.reconciler import Reconciler
 from edge.agent.engine.steps import Identity
 from edge.errors import InvalidInputError, NotFoundError
 from edge.model.assignment import AcceptedDefinition, Assignment, device_task
-from edge.model.container_spec_builder import policy_problems
 from edge.model.describe import describe_task
 from edge.model.identifiers import task_arn
 from edge.model.task import Origin, StopCode, Task
@@ -95,7 +94,7 @@ class Desk:
 
     def _given(self, document: Mapping[str, Any]) -> tuple[str, AcceptedDefinition]:
         definition = parse_task_definition(dict(document))
-        problems = tuple(policy_problems(definition, allow_privileged=self._identity.allow_privileged))
+        problems = tuple(self._identity.policy.problems(definition))
         if problems:
             raise InvalidInputError("this device's policy forbids it", problems=problems)
         return f"{definition.family}:0", AcceptedDefinition(definition.to_wire(), definition_digest(definition))

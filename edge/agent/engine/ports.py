@@ -266,6 +266,10 @@ class Host(Protocol):
         """
         ...
 
+    def real_path(self, path: str) -> str:
+        """Return where a path leads once every symbolic link is followed; what is not there stays as it is."""
+        ...
+
     def release_task(self, task_id: str) -> None:
         """Remove the task's cgroup, if it has one; its containers are gone, and their monitors get a moment to end."""
         ...

@@ -1,6 +1,6 @@
 """How each step of a plan is performed on the container engine: blocking, on a worker, tried again without harm."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from edge.agent.engine.adoption import container_of
@@ -16,6 +16,7 @@ from edge.model.container_spec_builder import (
     task_volume_names,
     volume_specs,
 )
+from edge.model.device_policy import READ_ONLY, DevicePolicy
 from edge.model.plan import (
     CreateContainer,
     FetchImage,
@@ -40,7 +41,7 @@ class Identity:
     cluster: str
     device: str
     architecture: str
-    allow_privileged: bool = False
+    policy: DevicePolicy = field(default_factory=DevicePolicy)
 
 
 class StepRunner:
@@ -109,14 +110,36 @@ class StepRunner:
         return image if image and image.architecture == self._identity.architecture else None
 
     def _create(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
+        spec = self._spec(name, task, definition)
+        self._check_policy(definition, spec)
         for volume in volume_specs(definition, task.task_id):
             self._engine.create_volume(volume)
-        spec = self._spec(name, task, definition)
         try:
             runtime_id = self._engine.create(spec)
         except NameInUseError:
             return self._settle_name(spec, task)
         return FoundContainer(runtime_id, spec.name, dict(spec.labels), EngineStatus.CREATED, image_id=spec.image_id)
+
+    def _check_policy(self, definition: TaskDefinition, spec: ContainerSpec) -> None:
+        """Once more, as things are now: the policy may have become stricter, and a path may be a link."""
+        policy = self._identity.policy
+        problems = [message for _, message in policy.problems(definition)]
+        there = replace(policy, host_paths=tuple(map(self._real, policy.host_paths)))
+        asked = {volume.host.source_path for volume in definition.volumes if volume.host is not None}
+        for mount in spec.mounts:
+            real = self._host.real_path(mount.source) if mount.kind == "bind" and mount.source in asked else ""
+            if real and not there.allows_path(real, read_only=mount.read_only):
+                problems.append(f"this device's policy does not allow {real}, where {mount.source} leads")
+        if problems:
+            raise EngineError(
+                problems[0],
+                reason="CannotCreateContainerError",
+                hint="The owner of the device decides, in its agent.toml: docs/configuration.md.",
+            )
+
+    def _real(self, allowed: str) -> str:
+        path = allowed.removesuffix(READ_ONLY)
+        return self._host.real_path(path) + allowed[len(path) :]
 
     def _settle_name(self, spec: ContainerSpec, task: Task) -> FoundContainer:
         """Adopt what an earlier try left under the name, unless it is broken or of another definition."""
@@ -167,6 +190,7 @@ class StepRunner:
             cgroup_parent=self._limit(task, definition),
             telemetry_folder=prepared.readings_folder,
             log_path=prepared.log_path,
+            pids_limit=self._identity.policy.pids_limit,
         )
         return build_container_spec(definition, name, context)
 

@@ -64,6 +64,7 @@ def _fixed(spec: ContainerSpec) -> dict[str, Any]:
         # As Docker: a read-only root has no writable /tmp and /run unless the task says so.
         "read_write_tmpfs": False,
         "privileged": spec.privileged,
+        "no_new_privileges": spec.no_new_privileges,
     }
     if spec.command == ():
         fixed["command"] = []
@@ -101,7 +102,8 @@ def _ulimits(spec: ContainerSpec, limits: Mapping[str, int]) -> list[dict[str, A
 def _resources(spec: ContainerSpec) -> dict[str, Any]:
     memory = {"limit": spec.memory_bytes, "reservation": spec.memory_reservation_bytes}
     given = {key: value for key, value in memory.items() if value}
-    return {"cpu": {"shares": spec.cpu_shares}} | ({"memory": given} if given else {})
+    pids = {"pids": {"limit": spec.pids_limit}} if spec.pids_limit else {}
+    return {"cpu": {"shares": spec.cpu_shares}} | pids | ({"memory": given} if given else {})
 
 
 def _log(spec: ContainerSpec) -> dict[str, Any]:

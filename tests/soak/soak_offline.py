@@ -87,6 +87,8 @@ def run(report: Any) -> None:
             found, unaccounted = arrived(stack), missing(stack)
         watch.look(stack)
         replaced = watch.replaced(stack, days.killed)
+        if replaced or unaccounted or watch.made_anew or wanted - set(found):
+            _tell_state(stack)
     _say(f"answers: {dict(publisher.answers)}")
     for what, count in sorted(faults.items()):
         report.figure(name=f"fault: {what}", value=count, unit="", goal="", holds=True, runs=1)
@@ -122,6 +124,14 @@ def _settled(stack: Stack, wanted: set[int]) -> None:
         if wanted <= set(arrived(stack)) and not missing(stack) and len(three) == 3:
             return
         time.sleep(1)
+
+
+def _tell_state(stack: Stack) -> None:
+    """What somebody needs who was not there: containers, tasks, and the end of the agent's log."""
+    for name, container in sorted(stack.containers().items()):
+        _say(f"{name}: {container['State']} {container['Status']} exit {container.get('ExitCode')}")
+    _say(stack.edge("task", "ls", expect=None))
+    _say("\n".join(stack.agent_log.read_text(errors="replace").splitlines()[-200:]))
 
 
 def _say(text: str) -> None:

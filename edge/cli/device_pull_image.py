@@ -9,6 +9,7 @@ from edge.fleet.clock import now
 from edge.fleet.commands import await_result, compose_command, send
 from edge.fleet.devices import the_device
 from edge.model.documents import Operation
+from edge.model.trust import Role
 
 HELP = "Let a device fetch an image now, so that a later start needs no network."
 EXAMPLES = """\
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             device,
             Operation.PULL_IMAGE,
             {"image": args.image},
-            fleet.signer(),
+            fleet.signers(Role.COMMAND),
             now(),
             lifetime_seconds=args.timeout,
         )

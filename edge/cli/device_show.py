@@ -54,6 +54,7 @@ def _fields(record: DeviceRecord, view: DeviceView) -> list[tuple[str, str]]:
         ("last report", text_of(report, "time")),
         ("clock", text_of(report, "clock")),
         ("revision in force", revision_text(record, view)),
+        ("trust bundle", _trust(view)),
         ("not published", _unpublished(record)),
         ("last answer", f"{view.ack.outcome.value} {view.ack.revision or ''}" if view.ack else ""),
         ("refused because", rejection_reason(view.ack) if view.ack and view.ack.errors else ""),
@@ -71,6 +72,10 @@ def _unpublished(record: DeviceRecord) -> str:
     if record.published_revision >= record.revision:
         return ""
     return f"revision {record.revision}: the broker did not take it; `edge fleet publish {record.device}` sends it"
+
+
+def _trust(view: DeviceView) -> str:
+    return "".join(f"{text_of(one, 'version')} {text_of(one, 'problem')}".strip() for one in objects_in(view, "trust"))
 
 
 def _left_out(report: Mapping[str, Any]) -> str:

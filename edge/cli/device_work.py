@@ -15,6 +15,7 @@ from edge.fleet.observing import DeviceView, observe, rejection_reason
 from edge.fleet.publishing import publish_newest
 from edge.fleet.tasks import next_revision, nothing_new
 from edge.model.documents import RevisionOutcome
+from edge.model.trust import Role
 
 
 def add_wait_options(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +34,10 @@ def change_work(
         RefusedError: It was not healthy there, and the device has gone back to what it ran before.
         DeadlineError: It has not come to rest.
     """
-    signer = fleet.signer()
+    signers = fleet.signers(Role.DESIRED_STATE)
     with connected(args, fleet) as link:
         view = observe(link, fleet, [device])[device.device]
-        revision = next_revision(fleet.database, signer, device, now(), nothing_new, work=work)
+        revision = next_revision(fleet.database, signers, device, now(), nothing_new, work=work)
         publish_newest(link, fleet.database, device)
         if args.no_wait:
             return

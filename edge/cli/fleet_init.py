@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             "cluster": args.cluster,
             "broker": str(broker),
             "operator": str(operator),
-            "signingKeyId": fleet.signer().key_id,
+            "signingKeyId": fleet.keyring.records()[0].key_id,
         }
     if args.output == "json":
         print_json(told)

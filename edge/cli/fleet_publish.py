@@ -8,8 +8,8 @@ from edge.fleet.devices import find_device, list_devices
 from edge.fleet.publishing import publish_newest
 
 HELP = """\
-Publish the newest desired state of devices again. Nothing changes on a device that has it already; this brings it
-back to a broker that lost what it had retained, or that was away when a task was started or stopped."""
+Publish the newest desired state of devices, and the fleet's keys, again. Nothing changes on a device that has them
+already; this brings them back to a broker that lost what it had retained, or that was away when something changed."""
 EXAMPLES = """\
 examples:
   edge fleet publish           every device
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         named = [find_device(fleet.database, fleet.settings.cluster, name) for name in args.device]
         with connected(args, fleet) as link:
             done = {
-                record.device: publish_newest(link, fleet.database, record)
+                record.device: publish_newest(link, fleet.database, record, again=True)
                 for record in named or list_devices(fleet.database)
             }
     if args.output == "json":

@@ -16,6 +16,7 @@ from edge.fleet.observing import DeviceView
 from edge.fleet.tasks import find_task, tasks_by_id
 from edge.fleet.watching import Detail, containers_of, reason_of
 from edge.model.documents import Operation
+from edge.model.trust import Role
 
 HELP = """\
 Show everything about tasks: where they are in their life, why, and each container with its exit code, reason, image
@@ -65,7 +66,7 @@ def _views(args: argparse.Namespace, fleet: Fleet, tasks: Sequence[TaskRecord]) 
 
 def _live(args: argparse.Namespace, fleet: Fleet, task: TaskRecord) -> dict[str, Any]:
     device = find_device(fleet.database, task.cluster, task.device)
-    command = compose_command(device, Operation.DESCRIBE, {"taskId": task.task_id}, fleet.signer(), now())
+    command = compose_command(device, Operation.DESCRIBE, {"taskId": task.task_id}, fleet.signers(Role.COMMAND), now())
     with connected(args, fleet) as link:
         send(link, command)
         found = tasks_by_id(await_result(link, command).result).get(task.task_id, {})

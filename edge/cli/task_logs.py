@@ -15,6 +15,7 @@ from edge.fleet.link import FleetLink
 from edge.fleet.log_stream import LinesLost, LogItem, LogRecord, StreamEnded, follow, tail
 from edge.fleet.tasks import find_task
 from edge.model.documents import Operation
+from edge.model.trust import Role
 
 HELP = """\
 Show what a task's containers wrote, or follow it. What a container wrote to stderr goes to stderr here, too."""
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if args.container:
             parameters["container"] = args.container
         device = find_device(fleet.database, task.cluster, task.device)
-        command = compose_command(device, Operation.LOGS, parameters, fleet.signer(), now())
+        command = compose_command(device, Operation.LOGS, parameters, fleet.signers(Role.COMMAND), now())
         with connected(args, fleet) as link:
             if args.follow:
                 _follow(args, link, command)

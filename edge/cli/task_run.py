@@ -19,6 +19,7 @@ from edge.fleet.task_definitions import RegisteredTaskDefinition, find
 from edge.fleet.tasks import adding, find_task, next_revision
 from edge.fleet.watching import TaskWatch, ran_to_its_end, reason_of
 from edge.model.topics import Topics
+from edge.model.trust import Role
 
 HELP = """\
 Start a task on a device. Composes the device's next desired state, signs it, publishes it retained, and shows the
@@ -51,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
     with opened(args) as fleet:
         device = the_device(fleet, args.device)
         definition = find(fleet.database, args.task_definition)
-        signer = fleet.signer()
+        signers = fleet.signers(Role.DESIRED_STATE)
         # Connected first: when the broker is away nothing is assigned that would start by surprise later.
         with connected(args, fleet) as link:
             view = observe(link, fleet, [device])[device.device]
             tasks = [new_task(device, definition, args.group, args.started_by) for _ in range(args.count)]
             link.subscribe((Topics(device.cluster, device.device).event("task"), 1))
-            revision = next_revision(fleet.database, signer, device, now(), adding(tasks))
+            revision = next_revision(fleet.database, signers, device, now(), adding(tasks))
             publish_newest(link, fleet.database, device)
             ids = [task.task_id for task in tasks]
             if args.no_wait:

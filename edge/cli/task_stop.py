@@ -20,6 +20,7 @@ from edge.fleet.tasks import find_task, next_revision, nothing_new, stopping_tas
 from edge.fleet.watching import TaskWatch
 from edge.model.documents import Operation
 from edge.model.topics import Topics
+from edge.model.trust import Role
 
 HELP = """\
 Stop tasks of one device and watch until they have. A device that is away is told when it comes back. Stopping what
@@ -66,11 +67,13 @@ def _stop(args: argparse.Namespace, fleet: Fleet, link: FleetLink, tasks: Sequen
         if not task.is_assigned and not task.is_over:
             # No desired state names it: the device is told itself.
             parameters = {"taskId": task.task_id, "reason": args.reason}
-            command = compose_command(device, Operation.STOP_TASK, parameters, fleet.signer(), now())
+            command = compose_command(device, Operation.STOP_TASK, parameters, fleet.signers(Role.COMMAND), now())
             send(link, command)
             await_result(link, command)
     ids = [task.task_id for task in tasks]
-    revision = next_revision(fleet.database, fleet.signer(), device, now(), stopping_tasks(ids, args.reason))
+    revision = next_revision(
+        fleet.database, fleet.signers(Role.DESIRED_STATE), device, now(), stopping_tasks(ids, args.reason)
+    )
     publish_newest(link, fleet.database, device)
     if args.no_wait:
         return
@@ -78,7 +81,7 @@ def _stop(args: argparse.Namespace, fleet: Fleet, link: FleetLink, tasks: Sequen
     for _ in watching.follow(args.timeout):
         if all(find_task(fleet.database, task_id).is_over for task_id in ids):
             # What is over leaves the desired state, so that the document does not grow for ever.
-            next_revision(fleet.database, fleet.signer(), device, now(), nothing_new)
+            next_revision(fleet.database, fleet.signers(Role.DESIRED_STATE), device, now(), nothing_new)
             publish_newest(link, fleet.database, device)
             return
     raise DeadlineError(

@@ -16,6 +16,7 @@ from edge.fleet.publishing import publish_newest
 from edge.fleet.tasks import next_revision, nothing_new, record_rejection, record_report
 from edge.fleet.watching import TaskWatch, Update, container_line, containers_of
 from edge.model.documents import RevisionAck, RevisionOutcome
+from edge.model.trust import Role
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Watching:
         """Take what the device refused out of its desired state, or it would refuse everything after, too."""
         reason = rejection_reason(ack)
         record_rejection(self.fleet.database, self.device, ack.revision or self.revision, reason, self.view.report)
-        next_revision(self.fleet.database, self.fleet.signer(), self.device, now(), nothing_new)
+        next_revision(self.fleet.database, self.fleet.signers(Role.DESIRED_STATE), self.device, now(), nothing_new)
         publish_newest(self.link, self.fleet.database, self.device)
         raise RefusedError(f"{self.device.device} refused revision {self.revision}: {reason}")
 

@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -40,7 +40,7 @@ def compose_command(  # noqa: PLR0913 - the parts of the document
     device: DeviceRecord,
     op: Operation,
     parameters: Mapping[str, Any],
-    signer: Signer,
+    signers: Sequence[Signer],
     moment: datetime,
     *,
     lifetime_seconds: int = DEFAULT_LIFETIME_SECONDS,
@@ -57,7 +57,7 @@ def compose_command(  # noqa: PLR0913 - the parts of the document
         parameters=dict(parameters),
     )
     data = json.dumps(command.to_wire(), separators=(",", ":")).encode()
-    return SealedCommand(command, seal(data, COMMAND_TYPE, [signer]))
+    return SealedCommand(command, seal(data, COMMAND_TYPE, signers))
 
 
 def send(link: FleetLink, sealed: SealedCommand) -> None:

@@ -95,6 +95,23 @@ _MIGRATIONS: Final = (
     ALTER TABLE tasks_anew RENAME TO tasks;
     CREATE INDEX tasks_of_device ON tasks (cluster, device, last_status);
     """,
+    # A fleet has several keys, and its trust bundles follow one another.
+    """
+    CREATE TABLE keys (
+        name TEXT PRIMARY KEY,
+        key_id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,      -- file, command or absent
+        location TEXT NOT NULL,  -- the file, below the fleet's folder; the command as a JSON list; nothing
+        public BLOB NOT NULL,
+        added_at TEXT NOT NULL,
+        retired_at TEXT NOT NULL DEFAULT ''
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE trust_bundles (
+        version INTEGER PRIMARY KEY,
+        envelope BLOB NOT NULL
+    ) STRICT;
+    ALTER TABLE devices ADD COLUMN published_trust INTEGER NOT NULL DEFAULT 0; -- bundle the broker acknowledged
+    """,
 )
 Row = sqlite3.Row
 """A row by column name; the database is nobody else's to import."""

@@ -23,6 +23,7 @@ class DeviceRecord:
         published_revision: Of the newest one that the broker acknowledged.
         reported_revision: In force on the device when it last reported.
         desired: The newest desired state, sealed.
+        published_trust: Version of the newest trust bundle that the broker acknowledged for it.
     """
 
     cluster: str
@@ -34,6 +35,7 @@ class DeviceRecord:
     published_revision: int
     reported_revision: int
     desired: bytes | None
+    published_trust: int = 0
 
 
 def find_device(database: Database, cluster: str, device: str) -> DeviceRecord:

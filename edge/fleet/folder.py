@@ -11,11 +11,13 @@ from typing import Final, Self
 
 from edge.errors import InvalidInputError, NotFoundError, RefusedError
 from edge.files import make_folder, store_error, write_atomically
-from edge.fleet.clock import timestamp
+from edge.fleet.clock import now
 from edge.fleet.database import Database
+from edge.fleet.keyring import Keyring, first_key
 from edge.fleet.signing import FileSigner
+from edge.model.envelope import Signer
 from edge.model.identifiers import check_name
-from edge.model.trust import BundleRole, Role, TrustBundle, bundle_key, make_bundle
+from edge.model.trust import Role
 from edge.mqtt.broker import BrokerSettings
 
 DEVICE_PORT: Final = 8883
@@ -99,7 +101,7 @@ class FleetFolder:
 
     @property
     def signing_key(self) -> Path:
-        """Signs assignments and commands."""
+        """The first key; there may be others, see `edge.fleet.keyring`."""
         return self.path / "signing.key"
 
     @property
@@ -149,9 +151,14 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self.database.close()
 
-    def signer(self) -> FileSigner:
-        """Read the key that signs assignments and commands."""
-        return FileSigner.load(self.folder.signing_key)
+    @property
+    def keyring(self) -> Keyring:
+        """The fleet's keys and trust bundles."""
+        return Keyring(self.folder.path, self.database, self.folder.trust_bundle)
+
+    def signers(self, role: Role) -> list[Signer]:
+        """Return who must sign for a role; raises as `Keyring.signers`."""
+        return self.keyring.signers(role)
 
 
 def open_fleet(path: Path) -> Fleet:
@@ -173,7 +180,9 @@ def open_fleet(path: Path) -> Fleet:
     if settings is None:
         database.close()
         raise missing
-    return Fleet(folder, database, settings)
+    fleet = Fleet(folder, database, settings)
+    fleet.keyring.adopt(folder.signing_key, now())
+    return fleet
 
 
 def init_fleet(path: Path, settings: FleetSettings, moment: datetime) -> Fleet:
@@ -196,7 +205,7 @@ def init_fleet(path: Path, settings: FleetSettings, moment: datetime) -> Fleet:
     try:
         with database.transaction():
             _refuse_existing(path, database)
-            _make_keys(folder, settings, moment)
+            _make_keys(folder, database, settings, moment)
             _store_settings(database, settings)
     except BaseException:
         database.close()
@@ -209,7 +218,7 @@ def _refuse_existing(path: Path, database: Database) -> None:
         raise RefusedError(f"{path} is a fleet already", hint="Name another folder with --fleet DIR.")
 
 
-def _make_keys(folder: FleetFolder, settings: FleetSettings, moment: datetime) -> None:
+def _make_keys(folder: FleetFolder, database: Database, settings: FleetSettings, moment: datetime) -> None:
     from edge.fleet.authority import Authority, create_authority  # noqa: PLC0415 - heavy, used here only
 
     root = create_authority(settings.cluster, moment)
@@ -219,19 +228,8 @@ def _make_keys(folder: FleetFolder, settings: FleetSettings, moment: datetime) -
     write_atomically(folder.operator_key, operator.key)
     write_atomically(folder.operator_certificate, operator.certificate, 0o644)
     signer = FileSigner.create(folder.signing_key)
-    write_atomically(folder.trust_bundle, make_bundle(first_bundle(signer, settings.cluster, moment), [signer]), 0o644)
-
-
-def first_bundle(signer: FileSigner, cluster: str, moment: datetime) -> TrustBundle:
-    """Compose the trust bundle of a new fleet: one key for every role."""
-    rule = BundleRole(key_ids=[signer.key_id], threshold=1)
-    return TrustBundle(
-        version=1,
-        clusters=[cluster],
-        issued_at=timestamp(moment),
-        keys={signer.key_id: bundle_key(signer.public_key)},
-        roles=dict.fromkeys(Role, rule),
-    )
+    key = first_key(folder.signing_key.name, signer.public_key, moment)
+    Keyring(folder.path, database, folder.trust_bundle).begin(settings.cluster, key, signer, moment)
 
 
 def _load_settings(database: Database) -> FleetSettings | None:

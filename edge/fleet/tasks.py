@@ -36,7 +36,7 @@ Change = Callable[[int, Sequence[TaskRecord]], Iterable[TaskRecord]]
 
 def next_revision(  # noqa: PLR0913 - what a revision is made of
     database: Database,
-    signer: Signer,
+    signers: Sequence[Signer],
     device: DeviceRecord,
     moment: datetime,
     change: Change,
@@ -74,7 +74,7 @@ def next_revision(  # noqa: PLR0913 - what a revision is made of
             services=services,
             schedules=schedules,
         )
-        envelope = seal(json.dumps(state.to_wire(), separators=(",", ":")).encode(), DESIRED_STATE_TYPE, [signer])
+        envelope = seal(json.dumps(state.to_wire(), separators=(",", ":")).encode(), DESIRED_STATE_TYPE, signers)
         database.change(
             "UPDATE devices SET revision = ?, desired = ? WHERE cluster = ? AND device = ?",
             (number, envelope, device.cluster, device.device),

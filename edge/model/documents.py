@@ -20,6 +20,8 @@ COMMAND_TYPE: Final = "application/vnd.edge.command.v1+json"
 """DSSE payloadType of a `Command`."""
 TRUST_TYPE: Final = "application/vnd.edge.trust-bundle.v1+json"
 """DSSE payloadType of a trust bundle."""
+HEAD_TYPE: Final = "application/vnd.edge.head.v1+json"
+"""DSSE payloadType of a `Head`."""
 
 MAXIMUM_DOCUMENT_BYTES: Final = 256 * 1024
 """Nothing larger is verified, let alone parsed; also the Maximum Packet Size a device announces."""

@@ -47,6 +47,11 @@ class Topics:
         return self._of("desired/ack")
 
     @property
+    def trust(self) -> str:
+        """To the device, retained: every trust bundle since the first (`edge.model.trust_chain`)."""
+        return self._of("trust")
+
+    @property
     def reported(self) -> str:
         """From the device, retained: tasks and containers as ECS describes them."""
         return self._of("reported")

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge.errors import SupersededError, TrustError
 from edge.model.document import Document
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, TRUST_TYPE
+from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, TRUST_TYPE
 from edge.model.envelope import (
     PUBLIC_KEY_BYTES,
     Envelope,
@@ -47,10 +47,13 @@ class Role(StrEnum):
     """Trust bundles."""
     DESIRED_STATE = "desired-state"
     COMMAND = "command"
+    HEAD = "head"
+    """What the newest revision is, and what time: a key that is always at hand, and can do nothing else."""
 
 
 ROLE_OF_TYPE: Final[Mapping[str, Role]] = {
     TRUST_TYPE: Role.ROOT,
+    HEAD_TYPE: Role.HEAD,
     DESIRED_STATE_TYPE: Role.DESIRED_STATE,
     COMMAND_TYPE: Role.COMMAND,
 }
@@ -139,6 +142,29 @@ class TrustedSet:
         bundle = _parse_bundle(envelope.payload)
         keys = {key_id: _public_key(key_id, key) for key_id, key in bundle.keys.items()}
         return cls(data, bundle.version, tuple(bundle.clusters), keys, bundle.roles), envelope
+
+    @staticmethod
+    def version_of(data: bytes) -> int:
+        """Return the version a bundle claims. Nothing is verified.
+
+        Raises:
+            TrustError: It is malformed.
+        """
+        return TrustedSet._read(data)[0].version
+
+    def key_ids(self, role: Role) -> frozenset[str]:
+        """Return whose signatures count for a role; nobody's for one that the bundle does not have."""
+        rule = self._roles.get(role)
+        return frozenset(rule.key_ids) if rule else frozenset()
+
+    def threshold(self, role: Role) -> int:
+        """Return how many of them must sign; 0 for a role that the bundle does not have."""
+        rule = self._roles.get(role)
+        return rule.threshold if rule else 0
+
+    def public_key(self, key_id: str) -> bytes:
+        """Return a raw key of the bundle."""
+        return self._keys[key_id]
 
     def verify(self, data: bytes, payload_type: str) -> Verified:
         """Return what `data` carries, if enough of the right keys signed it as that very type.

@@ -21,6 +21,7 @@ from edge.fleet.link import FleetLink, new_client_id
 from edge.fleet.publishing import publish_newest
 from edge.fleet.task_definitions import find
 from edge.fleet.tasks import adding, next_revision, stopping_tasks
+from edge.model.trust import Role
 from tests.support.podman import IMAGE, PodmanService, podman_service
 from tests.support.stack import DEVICE, Stack, running_stack
 
@@ -97,13 +98,15 @@ def _one_of_ours(fleet: Fleet, link: FleetLink, stack: Stack, definition: str, r
 
     device = find_device(fleet.database, fleet.settings.cluster, DEVICE)
     task = new_task(device, find(fleet.database, definition))
-    next_revision(fleet.database, fleet.signer(), device, now(), adding([task]))
+    next_revision(fleet.database, fleet.signers(Role.DESIRED_STATE), device, now(), adding([task]))
     began = time.perf_counter()
     publish_newest(link, fleet.database, device)
     took = _wait(reader) - began
     _settled(stack, task.task_id, "RUNNING")
     device = find_device(fleet.database, fleet.settings.cluster, DEVICE)
-    next_revision(fleet.database, fleet.signer(), device, now(), stopping_tasks([task.task_id], "measured"))
+    next_revision(
+        fleet.database, fleet.signers(Role.DESIRED_STATE), device, now(), stopping_tasks([task.task_id], "measured")
+    )
     publish_newest(link, fleet.database, device)
     _settled(stack, task.task_id, "STOPPED")
     return took

@@ -20,6 +20,7 @@ from edge.fleet.folder import Fleet
 from edge.fleet.link import FleetLink
 from edge.model.documents import COMMAND_TYPE, CommandResult, CommandStatus, Operation
 from edge.model.envelope import seal
+from edge.model.trust import Role
 from tests.model.signers import MemorySigner
 from tests.support.oci_layout import busybox_image
 from tests.support.podman import PodmanService
@@ -37,7 +38,9 @@ class Operator:
 
     def compose(self, op: Operation, parameters: dict[str, Any], moment: datetime | None = None) -> SealedCommand:
         moment = moment or datetime.now(UTC)
-        return compose_command(self.device, op, parameters, self.fleet.signer(), moment, lifetime_seconds=20)
+        return compose_command(
+            self.device, op, parameters, self.fleet.signers(Role.COMMAND), moment, lifetime_seconds=20
+        )
 
     def ask(self, sealed: SealedCommand) -> CommandResult:
         send(self.link, sealed)
@@ -154,14 +157,19 @@ def test_a_command_that_nobody_may_give_is_refused_with_its_reason(stack: Stack)
         refused(one, good, good.envelope[:-20], "malformed")
         refused(one, good, other.envelope, "its topic says")
         wrong = {**good.command.to_wire(), "device": "pi-2"}
-        refused(one, good, seal(json.dumps(wrong).encode(), COMMAND_TYPE, [one.fleet.signer()]), "is for default/pi-2")
+        refused(
+            one,
+            good,
+            seal(json.dumps(wrong).encode(), COMMAND_TYPE, one.fleet.signers(Role.COMMAND)),
+            "is for default/pi-2",
+        )
         odd = {**good.command.to_wire(), "parameters": {"taskId": "x"}}
-        refused(one, good, seal(json.dumps(odd).encode(), COMMAND_TYPE, [one.fleet.signer()]), "parameters")
+        refused(one, good, seal(json.dumps(odd).encode(), COMMAND_TYPE, one.fleet.signers(Role.COMMAND)), "parameters")
         unknown = {**good.command.to_wire(), "op": "formatDisk"}
         sealed = dataclasses.replace(
             good,
             command=good.command.model_copy(update={"op": "formatDisk"}),
-            envelope=seal(json.dumps(unknown).encode(), COMMAND_TYPE, [one.fleet.signer()]),
+            envelope=seal(json.dumps(unknown).encode(), COMMAND_TYPE, one.fleet.signers(Role.COMMAND)),
         )
         with pytest.raises(RefusedError, match="does not know the command formatDisk"):
             one.ask(sealed)

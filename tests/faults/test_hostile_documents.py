@@ -12,6 +12,7 @@ from edge.errors import EdgeError
 from edge.fleet.devices import find_device
 from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, MAXIMUM_DOCUMENT_BYTES, RevisionOutcome
 from edge.model.envelope import seal
+from edge.model.trust import Role
 from tests.model.signers import MemorySigner
 from tests.support.stack import DEVICE, Stack
 
@@ -34,7 +35,7 @@ def state(revision: object = 99, **changes: Any) -> bytes:
 
 def sealed(stack: Stack, payload: bytes, kind: str = DESIRED_STATE_TYPE) -> bytes:
     with stack.link() as (fleet, _):
-        return seal(payload, kind, [fleet.signer()])
+        return seal(payload, kind, fleet.signers(Role.COMMAND))
 
 
 def tampered(envelope: bytes) -> bytes:

@@ -39,7 +39,7 @@ def connect(hub: FakeHub, kind: type[FakeDevice], **options: Any) -> FakeDevice:
 
 
 def logs() -> SealedCommand:
-    return compose_command(DEVICE, Operation.LOGS, {"taskId": "1" * 32, "follow": True}, SIGNER, NOW)
+    return compose_command(DEVICE, Operation.LOGS, {"taskId": "1" * 32, "follow": True}, [SIGNER], NOW)
 
 
 def operator(hub: FakeHub) -> FleetLink:

@@ -6,6 +6,7 @@ from edge.fleet.folder import Address, FleetSettings, init_fleet
 from edge.fleet.link import FleetLink
 from edge.fleet.publishing import publish_newest
 from edge.fleet.tasks import next_revision, nothing_new
+from edge.model.trust import Role
 from edge.mqtt.broker import BrokerSettings, Publication
 from tests.cli.bench import NOW
 from tests.fakes.broker import FakeBroker, FakeHub
@@ -43,11 +44,11 @@ def test_a_command_that_was_overtaken_does_not_leave_its_older_revision_at_the_b
         topic = "edge/v1/shop/pi-1/desired"
 
         def overtake() -> None:
-            newer = next_revision(fleet.database, fleet.signer(), device, NOW, nothing_new)
+            newer = next_revision(fleet.database, fleet.signers(Role.DESIRED_STATE), device, NOW, nothing_new)
             hub.publish(Publication(topic, newer.envelope, 0, retain=True))
 
         with FleetLink(BrokerSettings("b", 1, "operator-1", session_expiry_seconds=0), connect) as link:
-            next_revision(fleet.database, fleet.signer(), device, NOW, nothing_new)
+            next_revision(fleet.database, fleet.signers(Role.DESIRED_STATE), device, NOW, nothing_new)
             made[0].overtake = overtake
             assert publish_newest(link, fleet.database, device) == 2
         newest = find_device(fleet.database, "shop", "pi-1")

@@ -42,7 +42,7 @@ class Shop:
 
     def run(self, number: int, definition: str = "app:1") -> DesiredState:
         task = TaskRecord(f"{number:032x}", "shop", "pi-1", definition, "", "", f"2026-01-01T00:00:{number:02}Z", 0, 0)
-        return self.opened(next_revision(self.database, SIGNER, self.device, NOW, adding([task])).envelope)
+        return self.opened(next_revision(self.database, [SIGNER], self.device, NOW, adding([task])).envelope)
 
     def opened(self, envelope: bytes) -> DesiredState:
         return DesiredState.model_validate_json(TRUSTED.verify(envelope, DESIRED_STATE_TYPE).payload)
@@ -52,7 +52,7 @@ class Shop:
 def shop(tmp_path: Path) -> Iterator[Shop]:
     with Database(tmp_path / "fleet.db") as database:
         with database.transaction():
-            database.change("INSERT INTO devices VALUES ('shop', 'pi-1', '', '', '', 0, 0, 0, NULL)")
+            database.change("INSERT INTO devices VALUES ('shop', 'pi-1', '', '', '', 0, 0, 0, NULL, 0)")
         task_definitions.register(database, "app", {"family": "app"}, NOW)
         yield Shop(database)
 
@@ -100,14 +100,14 @@ def test_a_report_is_remembered_and_a_stopped_task_leaves(shop: Shop) -> None:
     record_report(shop.database, shop.device, {"revision": 1, "tasks": [stopped, "rubbish", {"no": "id"}]})
     task = find_task(shop.database, f"{1:032x}")
     assert (task.is_over, task.reported) == (True, stopped)
-    assert shop.opened(next_revision(shop.database, SIGNER, shop.device, NOW, nothing_new).envelope).tasks == []
+    assert shop.opened(next_revision(shop.database, [SIGNER], shop.device, NOW, nothing_new).envelope).tasks == []
 
 
 def test_stopping_is_in_the_next_revision(shop: Shop) -> None:
     shop.run(1)
     shop.run(2)
     change = stopping_tasks([f"{1:032x}"], "enough")
-    state = shop.opened(next_revision(shop.database, SIGNER, shop.device, NOW, change).envelope)
+    state = shop.opened(next_revision(shop.database, [SIGNER], shop.device, NOW, change).envelope)
     assert [task.desired_status for task in state.tasks] == [DesiredStatus.STOPPED, DesiredStatus.RUNNING]
 
 
@@ -134,7 +134,7 @@ def test_only_the_newest_of_the_stopped_tasks_are_kept(shop: Shop) -> None:
             " SELECT value + 1 FROM n LIMIT ?) SELECT value FROM n) WHERE task_id = ?",
             (STOPPED_TASKS_KEPT - 1, f"{0:032x}"),
         )
-    next_revision(shop.database, SIGNER, shop.device, NOW, nothing_new)
+    next_revision(shop.database, [SIGNER], shop.device, NOW, nothing_new)
     with pytest.raises(NotFoundError):
         find_task(shop.database, f"{0:032x}")
     assert find_task(shop.database, f"{1:032x}").is_over

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
 from edge.agent.engine.backoff import Backoff
+from edge.agent.engine.believing import Belief
 from edge.agent.engine.commands import Bench, Commands
 from edge.agent.engine.events import (
     BrokerReported,
@@ -142,6 +143,7 @@ class Engine:
         self._topics = parts.reporter.topics
         self._boot_id = parts.reporter.facts.boot_id
         self._revision = int(self._store.meta("revision") or 0)
+        self._belief = Belief(self._store, parts.judge, self._revision)
         self._envelope_digest = self._store.meta("envelope_digest") or b""
         self._acked = RevisionOutcome((self._store.meta("outcome") or b"ACCEPTED").decode())
         self._reported_version = int(self._store.meta("reported_version") or 0)
@@ -277,7 +279,9 @@ class Engine:
         match event:
             case Connected():
                 topics = self._topics
-                self._parts.broker.subscribe(((topics.desired, 1), (topics.commands, 1), (topics.streams_in, 0)))
+                self._parts.broker.subscribe(
+                    ((topics.trust, 1), (topics.desired, 1), (topics.commands, 1), (topics.streams_in, 0))
+                )
                 status = self._parts.reporter.status(ConnectionState.ONLINE, session)
                 birth = self._parts.reporter.birth(self._engine_version)
                 self._uplink.connection_made(event, status, birth)
@@ -300,6 +304,8 @@ class Engine:
         try:
             if message.topic == self._topics.desired:
                 self._desired(message)
+            elif message.topic == self._topics.trust:
+                self._trust(message)
             elif (command := parse_command(message.topic)) is not None:
                 self._command(message, *command)
             elif (parsed := parse_device(message.topic)) is not None and parsed[1].startswith("stream/"):
@@ -320,6 +326,15 @@ class Engine:
             if not self._unstored:
                 self._store_retries.succeeded("message")
 
+    def _trust(self, message: MessageReceived) -> None:
+        before = self._belief.problem
+        if self._belief.follow(message.payload):
+            # What was refused because of its keys may count now: the broker gives it again.
+            self._parts.broker.subscribe(((self._topics.desired, 1),))
+        elif before == self._belief.problem:
+            return
+        self._uplink.tasks_changed()
+
     # --- desired state ----------------------------------------------------------------------------------------
 
     def _desired(self, message: MessageReceived) -> None:
@@ -329,8 +344,8 @@ class Engine:
             self._answer_revision(self._revision, self._acked)
             return
         try:
-            judged = self._parts.judge.desired_state(
-                message.payload, in_force=self._revision, tasks=self._reconciler.tasks
+            judged = self._belief.judge.desired_state(
+                message.payload, in_force=self._belief.in_force, tasks=self._reconciler.tasks
             )
         except EdgeError as error:
             self._refuse_revision(revision_of(message.payload), error)
@@ -341,8 +356,10 @@ class Engine:
             "desired": judged.payload,
             "envelope_digest": digest,
             "outcome": RevisionOutcome.ACCEPTED.value.encode(),
+            **self._belief.counted(judged.key_ids, revision),
         }
         self._store.commit(Change(meta=meta))
+        self._belief.count(judged.key_ids, revision)
         self._revision, self._envelope_digest = revision, digest
         self._acked = RevisionOutcome.ACCEPTED
         self._assign(judged.assignment)
@@ -382,7 +399,7 @@ class Engine:
             self._uplink.answer(known)
             return
         try:
-            command = self._parts.judge.command(
+            command = self._belief.judge.command(
                 message.payload,
                 op=op,
                 command_id=command_id,
@@ -409,7 +426,7 @@ class Engine:
         payload = self._store.meta("desired")
         if payload is not None:
             try:
-                assignment = self._parts.judge.read(payload, in_force=0, tasks=self._reconciler.tasks)
+                assignment = self._belief.judge.read(payload, in_force=0, tasks=self._reconciler.tasks)
             except EdgeError as error:
                 _log.error("the stored revision %d cannot be read by this version: %s", self._revision, error)
             else:
@@ -471,7 +488,7 @@ class Engine:
             problem=self._problem,
             maximum_bytes=maximum_bytes,
             arrivals=self._reconciler.arrivals,
-            own=self._own.describe() | {"telemetry": self._parts.telemetry()},
+            own={**self._own.describe(), "telemetry": self._parts.telemetry(), "trust": self._belief.describe()},
         )
 
     def _new_will(self) -> Will:

@@ -21,7 +21,7 @@ from edge.model.service import service_problems
 from edge.model.service_documents import DesiredSchedule, DesiredService
 from edge.model.task import Task
 from edge.model.task_definition import definition_digest, parse_task_definition
-from edge.model.trust import TrustedSet
+from edge.model.trust import TrustedSet, Verified
 
 D = TypeVar("D", DesiredState, Command)
 _MAXIMUM_PROBLEMS: Final = 20
@@ -34,10 +34,11 @@ class ExpiredError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class JudgedState:
-    """A desired state that may come into force, and the verified bytes it was read from, for the store."""
+    """A desired state that may come into force, the verified bytes it was read from, for the store, and who signed."""
 
     assignment: Assignment
     payload: bytes
+    key_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Judge:
 
         Args:
             data: The envelope's bytes.
-            in_force: The revision in force; 0 for none.
+            in_force: The highest revision that a trusted key has signed here; 0 for none.
             tasks: The tasks known, whose definitions cannot change under them.
 
         Raises:
@@ -67,8 +68,9 @@ class Judge:
             SupersededError: Its revision is in force already, or older.
             InvalidInputError: Signed, and still wrong; `problems` says where.
         """
-        payload = self._open(data, DESIRED_STATE_TYPE)
-        return JudgedState(self.read(payload, in_force=in_force, tasks=tasks), payload)
+        found = self._open(data, DESIRED_STATE_TYPE)
+        assignment = self.read(found.payload, in_force=in_force, tasks=tasks)
+        return JudgedState(assignment, found.payload, found.key_ids)
 
     def read(self, payload: bytes, *, in_force: int, tasks: Mapping[str, Task]) -> Assignment:
         """Return the assignment in a desired state that was verified, now or before it was stored.
@@ -105,7 +107,7 @@ class Judge:
             ExpiredError: It came too late, by a clock that is known good.
             InvalidInputError: Signed, and still wrong.
         """
-        command = _parse(Command, self._open(data, COMMAND_TYPE))
+        command = _parse(Command, self._open(data, COMMAND_TYPE).payload)
         self._check_address(command.cluster, command.device)
         if (command.op, command.id) != (op, command_id):
             raise TrustError(f"the command is {command.op}/{command.id}, its topic says {op}/{command_id}")
@@ -113,12 +115,12 @@ class Judge:
             raise ExpiredError(f"the command expired at {command.expires_at}; it is {now}")
         return command
 
-    def _open(self, data: bytes, payload_type: str) -> bytes:
+    def _open(self, data: bytes, payload_type: str) -> Verified:
         if len(data) > MAXIMUM_DOCUMENT_BYTES:
             raise TrustError(f"the document has {len(data)} bytes; {MAXIMUM_DOCUMENT_BYTES} are the most")
         if not data:
             raise TrustError("the document is empty; to stop tasks, send a newer revision without them")
-        return self.trust.verify(data, payload_type).payload
+        return self.trust.verify(data, payload_type)
 
     def _check_address(self, cluster: str, device: str) -> None:
         if (cluster, device) != (self.cluster, self.device):

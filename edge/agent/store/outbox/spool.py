@@ -83,7 +83,8 @@ class Spool:
                 self._gaps.ring.add(gap_to_record(gap, at_ms), 1, at_ms)
             self._gaps.ring.seal()
         if not self._gaps.may_write(self._monotonic()):
-            return not any(item.place is None for item in self._gaps.ring.items.values())
+            with self._lock:
+                return not any(item.place is None for item in self._gaps.ring.items.values())
         return self.spill(self._gaps)
 
     def tell_the_past(self, lane: Lane, open_epochs: Sequence[int]) -> None:

@@ -16,9 +16,11 @@ from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
 from edge.agent.config import AgentConfig
-from edge.agent.engine.engine import CLOCK_FLOOR, Engine, Inbox, Parts
+from edge.agent.engine.clock_floor import CLOCK_FLOOR
+from edge.agent.engine.engine import Engine, Parts
 from edge.agent.engine.events import ImagesSeen, StopRequested
 from edge.agent.engine.hands import WorkerHands
+from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
 from edge.agent.engine.ports import Clock, ContainerEngine, Host
@@ -89,6 +91,7 @@ def run(
             cleanup_seconds=config.task_cleanup_wait_seconds,
             heard=sending.hear,
             telemetry=sending.describe,
+            time_passed=clock.raise_to,
         )
         engine = Engine(parts, inbox)
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())

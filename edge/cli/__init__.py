@@ -74,6 +74,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("schedule", "create"): Row("edge.cli.schedule_create", "let a device start tasks at given times"),
     ("schedule", "delete"): Row("edge.cli.schedule_delete", "remove a schedule"),
     ("schedule", "ls"): Row("edge.cli.schedule_ls", "list schedules and when each comes next"),
+    ("controller", "run"): Row("edge.cli.controller_run", "answer the devices: what the newest revision is, what time"),
     ("telemetry", "collect"): Row("edge.cli.telemetry_collect", "store what the devices measure, as it comes"),
     ("telemetry", "tail"): Row("edge.cli.telemetry_tail", "show and follow stored records"),
     ("telemetry", "export"): Row("edge.cli.telemetry_export", "write stored records as JSON lines or CSV"),

@@ -112,6 +112,32 @@ class Command(Document):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+class HeadQuestion(Document):
+    """A device asks what the newest is; `nonce` is new for each question."""
+
+    schema_version: Literal[1] = 1
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Head(Document):
+    """The answer, signed.
+
+    Attributes:
+        nonce: The question's.
+        revision: Of the newest desired state; 0 when there is none.
+        trust_version: Of the newest trust bundle.
+        time: RFC 3339, with a zone.
+    """
+
+    schema_version: Literal[1] = 1
+    cluster: ClusterName
+    device: DeviceId
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    revision: Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+    trust_version: Annotated[int, Field(ge=1, lt=2**53, strict=True)]
+    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$")]
+
+
 class CommandStatus(StrEnum):
     """What became of a command."""
 

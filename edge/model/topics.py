@@ -52,6 +52,16 @@ class Topics:
         return self._of("trust")
 
     @property
+    def head_question(self) -> str:
+        """From the device: what is the newest revision?"""
+        return self._of("head/ask")
+
+    @property
+    def head(self) -> str:
+        """To the device: the signed answer."""
+        return self._of("head")
+
+    @property
     def reported(self) -> str:
         """From the device, retained: tasks and containers as ECS describes them."""
         return self._of("reported")

@@ -2,13 +2,21 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
+from edge.fleet.clock import now
+from edge.fleet.devices import list_devices
+from edge.fleet.folder import open_fleet
 from edge.fleet.signing import FileSigner
+from edge.fleet.tasks import next_revision, nothing_new
 from edge.model.documents import DESIRED_STATE_TYPE, DesiredState, RevisionOutcome
 from edge.model.envelope import open_envelope, seal
 from edge.model.topics import Topics
+from edge.model.trust import Role
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.podman, pytest.mark.mosquitto]
@@ -89,3 +97,32 @@ def test_a_thief_with_one_key_of_two_required_can_do_nothing(stack: Stack) -> No
     stack.wait("the refusal", lambda: stack.ack().outcome is RevisionOutcome.REJECTED)
     assert "below threshold: 1 of 2" in stack.ack().errors[0].message
     assert stack.task(task)["lastStatus"] == "RUNNING"
+
+
+def test_a_revision_that_the_broker_holds_back_is_noticed(stack: Stack) -> None:
+    stack.edge("fleet", "key", "add", "ticker", "--role", "head")
+    stack.run_task(stack.register(SLEEPS))
+    with open_fleet(stack.fleet) as fleet:
+        (device,) = list_devices(fleet.database)
+        # Composed and never published: what a broker that withholds it looks like to the device.
+        revision = next_revision(fleet.database, fleet.signers(Role.DESIRED_STATE), device, now(), nothing_new)
+    command = (sys.executable, "-m", "edge", "controller", "run", "--fleet", str(stack.fleet))
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as controller:
+        try:
+            stack.wait("an answer", lambda: "has not come" in asked_again(stack))
+        finally:
+            controller.terminate()
+    assert f"revision {revision.number} exists and has not come" in asked_again(stack, restart=False)
+    assert len(stack.running()) == 1
+    stack.edge("fleet", "publish")
+    stack.wait("the problem to end", lambda: "has not come" not in asked_again(stack, restart=False))
+
+
+def asked_again(stack: Stack, *, restart: bool = True) -> str:
+    """A new connection, a new question."""
+    if restart:
+        stack.kill_agent()
+        stack.start_agent()
+        stack.wait_connected()
+        time.sleep(0.5)
+    return json.dumps(stack.json("device", "show", "pi-1")["reported"]["trust"])

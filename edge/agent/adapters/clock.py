@@ -54,11 +54,12 @@ class FlooredClock:
 
     def __init__(self, clock: Clock, floor: str) -> None:
         self._clock = clock
-        self._begun = clock.monotonic()
         try:
-            self._floor = datetime.fromisoformat(floor) if floor else _NEVER
+            known = datetime.fromisoformat(floor) if floor else _NEVER
         except ValueError:
-            self._floor = _NEVER
+            known = _NEVER
+        # One value: the broker's thread reads it as well.
+        self._since = (known, clock.monotonic())
 
     def now(self) -> str:
         """See `Clock`."""
@@ -70,7 +71,17 @@ class FlooredClock:
         """Return the latest time known to have passed, 1970 when none is, or None while the clock is known good."""
         if self._clock.is_synchronized():
             return None
-        return self._floor + timedelta(seconds=self._clock.monotonic() - self._begun)
+        return self._passed()
+
+    def raise_to(self, moment: str) -> None:
+        """Let a time (RFC 3339) count as passed, unless a later one does already."""
+        floor = datetime.fromisoformat(moment)
+        if floor > self._passed():
+            self._since = (floor, self._clock.monotonic())
+
+    def _passed(self) -> datetime:
+        floor, begun = self._since
+        return floor + timedelta(seconds=self._clock.monotonic() - begun)
 
     def monotonic(self) -> float:
         """See `Clock`."""

@@ -6,7 +6,6 @@ and no step that follows from a revision begins before the revision is.
 
 import hashlib
 import logging
-import queue
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Final, Protocol, assert_never
 
 from edge.agent.engine.backoff import Backoff
 from edge.agent.engine.believing import Belief
+from edge.agent.engine.clock_floor import ClockFloor
 from edge.agent.engine.commands import Bench, Commands
 from edge.agent.engine.events import (
     BrokerReported,
@@ -32,7 +32,9 @@ from edge.agent.engine.events import (
     StepSucceeded,
     StopRequested,
 )
+from edge.agent.engine.heads import Heads
 from edge.agent.engine.health_checks import Checkers, HealthChecks
+from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import ExpiredError, Judge, revision_of
 from edge.agent.engine.log_streams import LogStreams
 from edge.agent.engine.own_work import OwnWork
@@ -69,10 +71,6 @@ _log = logging.getLogger(__name__)
 
 CLEANUP_SECONDS: Final = 3 * 3600.0
 """How long a stopped task's containers are kept to be looked at; the ECS agent's default."""
-CLOCK_FLOOR: Final = "clock_floor"
-"""Under this key the store has the latest time known to have passed: what a device without an RTC begins with."""
-FLOOR_SECONDS: Final = 3600.0
-"""How old it may become; it is written along with other things, and by itself once an hour."""
 IDLE_SECONDS: Final = 30.0
 """After so long without an event the memory of the last work is given back."""
 
@@ -98,6 +96,7 @@ class Parts:
         idle: Called once after each time of quiet.
         heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
         telemetry: How the outbox's streams stand.
+        time_passed: Told a time that has passed, while the clock is in doubt.
     """
 
     store: StateStore
@@ -112,24 +111,7 @@ class Parts:
     cleanup_seconds: float = CLEANUP_SECONDS
     heard: Callable[[BrokerEvent], bool] = lambda _event: False
     telemetry: Callable[[], list[dict[str, Any]]] = list
-
-
-class Inbox:
-    """The engine's one door; `put` may be called from any thread."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-    def put(self, event: Event) -> None:
-        """Tell the engine something."""
-        self._queue.put(event)
-
-    def get(self, timeout: float | None) -> Event | None:
-        """Return the next event, or None when there was none for `timeout` seconds (None: wait for ever)."""
-        try:
-            return self._queue.get(timeout=timeout) if timeout != 0 else self._queue.get_nowait()
-        except queue.Empty:
-            return None
+    time_passed: Callable[[str], None] = lambda _time: None
 
 
 class Engine:
@@ -144,6 +126,8 @@ class Engine:
         self._boot_id = parts.reporter.facts.boot_id
         self._revision = int(self._store.meta("revision") or 0)
         self._belief = Belief(self._store, parts.judge, self._revision)
+        self._heads = Heads(self._belief)
+        self._floor = ClockFloor(self._clock, parts.time_passed)
         self._envelope_digest = self._store.meta("envelope_digest") or b""
         self._acked = RevisionOutcome((self._store.meta("outcome") or b"ACCEPTED").decode())
         self._reported_version = int(self._store.meta("reported_version") or 0)
@@ -152,7 +136,7 @@ class Engine:
         self._session = ""
         self._engine_version = ""
         self._stopping = False
-        self._turned_at = self._floor_at = self._clock.monotonic()
+        self._turned_at = self._clock.monotonic()
         self._unstored: dict[str, MessageReceived] = {}
         self._store_retries: Backoff[str] = Backoff(1.0, 60.0)
         self._reconciler = Reconciler(
@@ -268,7 +252,7 @@ class Engine:
                 self._reconciler.exit_unclear(event.runtime_id)
             case ContainersListed():
                 self._reconciler.listed(event.found)
-                self._raise_floor(FLOOR_SECONDS)
+                self._floor.note(self._reconciler.change)
                 self._learn_version(event.engine_version)
             case ListingFailed():
                 self._reconciler.listing_failed(event.error)
@@ -279,12 +263,12 @@ class Engine:
         match event:
             case Connected():
                 topics = self._topics
-                self._parts.broker.subscribe(
-                    ((topics.trust, 1), (topics.desired, 1), (topics.commands, 1), (topics.streams_in, 0))
-                )
+                state = (topics.trust, topics.desired, topics.head, topics.commands)
+                self._parts.broker.subscribe((*((topic, 1) for topic in state), (topics.streams_in, 0)))
                 status = self._parts.reporter.status(ConnectionState.ONLINE, session)
                 birth = self._parts.reporter.birth(self._engine_version)
                 self._uplink.connection_made(event, status, birth)
+                self._uplink.ask(self._heads.ask())
                 self._parts.connection_changed("")
             case Disconnected():
                 self._uplink.connection_lost()
@@ -306,6 +290,8 @@ class Engine:
                 self._desired(message)
             elif message.topic == self._topics.trust:
                 self._trust(message)
+            elif message.topic == self._topics.head:
+                self._head(message)
             elif (command := parse_command(message.topic)) is not None:
                 self._command(message, *command)
             elif (parsed := parse_device(message.topic)) is not None and parsed[1].startswith("stream/"):
@@ -335,6 +321,12 @@ class Engine:
             return
         self._uplink.tasks_changed()
 
+    def _head(self, message: MessageReceived) -> None:
+        head = self._heads.heard(message.payload)
+        if head is not None:
+            self._floor.learned(head.time, self._reconciler.change)
+            self._uplink.tasks_changed()
+
     # --- desired state ----------------------------------------------------------------------------------------
 
     def _desired(self, message: MessageReceived) -> None:
@@ -363,6 +355,7 @@ class Engine:
         self._revision, self._envelope_digest = revision, digest
         self._acked = RevisionOutcome.ACCEPTED
         self._assign(judged.assignment)
+        self._uplink.tasks_changed()
         self._answer_revision(revision, RevisionOutcome.ACCEPTED)
 
     def _assign(self, assignment: Assignment) -> None:
@@ -439,7 +432,7 @@ class Engine:
         change = self._reconciler.change
         if not change:
             return True
-        self._raise_floor(60.0)
+        self._floor.note(change, 60.0)
         if "commit" in self._store_retries.waiting(self._clock.monotonic()):
             return False
         if change.tasks or self._own.is_in(change):
@@ -455,13 +448,6 @@ class Engine:
         self._set_problem("")
         self._reconciler.change = Change()
         return True
-
-    def _raise_floor(self, seconds: float) -> None:
-        """Note what time it is, if the last note is older and the clock is known good: a wrong one is no floor."""
-        now = self._clock.monotonic()
-        if now - self._floor_at >= seconds and self._clock.is_synchronized():
-            self._floor_at = now
-            self._reconciler.change.meta[CLOCK_FLOOR] = self._clock.now().encode()
 
     def _store_failed(self, what: str, error: StoreError) -> None:
         self._store_retries.failed(what, self._clock.monotonic(), str(error))
@@ -488,7 +474,7 @@ class Engine:
             problem=self._problem,
             maximum_bytes=maximum_bytes,
             arrivals=self._reconciler.arrivals,
-            own={**self._own.describe(), "telemetry": self._parts.telemetry(), "trust": self._belief.describe()},
+            own={**self._own.describe(), "telemetry": self._parts.telemetry(), "trust": self._heads.describe()},
         )
 
     def _new_will(self) -> Will:

@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from edge.errors import InvalidInputError, RefusedError, SupersededError, TrustError
 from edge.model.assignment import AcceptedDefinition, Assignment
 from edge.model.device_policy import DevicePolicy
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, MAXIMUM_DOCUMENT_BYTES, Command, DesiredState
+from edge.model.documents import (
+    COMMAND_TYPE,
+    DESIRED_STATE_TYPE,
+    HEAD_TYPE,
+    MAXIMUM_DOCUMENT_BYTES,
+    Command,
+    DesiredState,
+    Head,
+)
 from edge.model.schedule import schedule_problems
 from edge.model.service import service_problems
 from edge.model.service_documents import DesiredSchedule, DesiredService
@@ -23,7 +31,7 @@ from edge.model.task import Task
 from edge.model.task_definition import definition_digest, parse_task_definition
 from edge.model.trust import TrustedSet, Verified
 
-D = TypeVar("D", DesiredState, Command)
+D = TypeVar("D", DesiredState, Command, Head)
 _MAXIMUM_PROBLEMS: Final = 20
 """Problems told about one document; more would not be read."""
 
@@ -114,6 +122,20 @@ class Judge:
         if clock_is_good and _instant(command.expires_at) < _instant(now):
             raise ExpiredError(f"the command expired at {command.expires_at}; it is {now}")
         return command
+
+    def head(self, data: bytes, *, nonce: str) -> Head:
+        """Return the head in an envelope that answers the question of `nonce`.
+
+        Raises:
+            TrustError: Malformed, not signed by whom it must be, meant for another device, or an answer to another
+                question.
+            InvalidInputError: Signed, and still wrong.
+        """
+        head = _parse(Head, self._open(data, HEAD_TYPE).payload)
+        self._check_address(head.cluster, head.device)
+        if not nonce or head.nonce != nonce:
+            raise TrustError("the head answers another question than the one that was asked")
+        return head
 
     def _open(self, data: bytes, payload_type: str) -> Verified:
         if len(data) > MAXIMUM_DOCUMENT_BYTES:

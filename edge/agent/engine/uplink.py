@@ -100,6 +100,10 @@ class Uplink:
         if self._connected:
             self._publish(self._topics.result(result.op, result.id), encode(result.to_wire()), _Sent("refusal"))
 
+    def ask(self, question: bytes) -> None:
+        """Ask what the newest revision is: said once, and again with the next connection."""
+        self._publish(self._topics.head_question, question, _Sent("question"))
+
     def acknowledged(self, event: PublicationAcknowledged, change: Change) -> None:
         """The broker has something, or refused it."""
         sent = self._sent.pop(event.token, None)

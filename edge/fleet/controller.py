@@ -1,0 +1,88 @@
+"""What a fleet answers to its devices while nobody types: one connection, one thread, until it is stopped."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from edge.errors import BrokerError, BrokerUnavailableError, EdgeError, StoreError
+from edge.fleet.folder import Fleet
+from edge.fleet.heads import answer_head
+from edge.model.topics import ROOT, parse_device
+from edge.mqtt.broker import Broker, BrokerEvent, Connected, Disconnected, MessageReceived, Publication, Subscribed
+
+_log = logging.getLogger(__name__)
+
+_REFUSED: Final = 0x80
+_ANSWER_SECONDS: Final = 60
+"""Nobody waits longer: a device that comes back asks anew."""
+
+
+class Controller:
+    """Answers the devices of a cluster; used from one thread.
+
+    Attributes:
+        answered, refused: Questions since the start.
+    """
+
+    def __init__(self, broker: Broker, fleet: Fleet, now: Callable[[], datetime]) -> None:
+        self._broker = broker
+        self._fleet = fleet
+        self._now = now
+        self._events: SimpleQueue[BrokerEvent] = SimpleQueue()
+        self._token = 0
+        self.answered = 0
+        self.refused = 0
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._broker.start(self._events.put)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._broker.stop()
+
+    def step(self, seconds: float | None) -> bool:
+        """Wait so long for something, and do it. Returns whether there was anything.
+
+        Raises:
+            BrokerError: The broker refuses the subscription.
+            BrokerUnavailableError: It refuses the connection.
+            StoreError: The fleet's folder cannot be used.
+        """
+        try:
+            event = self._events.get(timeout=seconds)
+        except Empty:
+            return False
+        match event:
+            case Connected():
+                self._broker.subscribe(((f"{ROOT}/{self._fleet.settings.cluster}/+/head/ask", 1),))
+            case Subscribed() if any(code >= _REFUSED for code in event.reason_codes):
+                raise BrokerError(
+                    "the broker refuses the controller's subscription",
+                    hint="Its access list must let the operator read there: see `edge fleet broker-config`.",
+                )
+            case Disconnected() if event.refused:
+                raise BrokerUnavailableError(f"the broker refuses the connection: {event.reason}")
+            case MessageReceived():
+                self._answer(event)
+            case _:
+                pass
+        return True
+
+    def _answer(self, message: MessageReceived) -> None:
+        found = parse_device(message.topic)
+        try:
+            if found is not None and found[1] == "head/ask":
+                answer = answer_head(self._fleet, found[0], message.payload, self._now())
+                self._token += 1
+                self._broker.publish(Publication(found[0].head, answer, self._token, expiry_seconds=_ANSWER_SECONDS))
+                self.answered += 1
+        except StoreError:
+            raise
+        except EdgeError as error:
+            # Whoever asks wrongly is told nothing; who runs the controller is.
+            self.refused += 1
+            _log.warning("%s: %s", message.topic, error)
+        self._broker.acknowledge(message)

@@ -53,6 +53,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("device", "add"): _DEVICE_ADD,
     ("device", "ls"): _DEVICE_LS,
     ("device", "show"): _DEVICE_SHOW,
+    ("device", "revoke"): Row("edge.cli.device_revoke", "take a device's right to the broker: it was stolen, or sold"),
     ("device", "pull-image"): Row("edge.cli.device_pull_image", "let a device fetch an image ahead of time"),
     ("task-definition", "register"): Row(
         "edge.cli.task_definition_register", "store an ECS task definition as the next revision of its family"
@@ -81,6 +82,9 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("telemetry", "check"): Row("edge.cli.telemetry_check", "check that every record is accounted for"),
     ("events",): Row("edge.cli.events", "follow state changes of the whole fleet"),
     ("agent", "run"): Row("edge.cli.agent_run", "run the agent on this device", on_fleet=False),
+    ("agent", "request"): Row(
+        "edge.cli.agent_request", "make this device's key, and ask for its certificate", on_fleet=False
+    ),
     ("agent", "status"): Row("edge.cli.agent_status", "show what the agent of this device does", on_fleet=False),
     ("agent", "check-config"): Row("edge.cli.agent_check_config", "judge an agent.toml", on_fleet=False),
     ("local", "ls"): Row("edge.cli.local_ls", "list this device's tasks, without any network", on_fleet=False),

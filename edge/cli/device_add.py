@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from edge.cli.output import note, print_fields, print_json
-from edge.cli.session import opened
+from edge.cli.session import opened, read_file
 from edge.fleet.broker_folder import refresh_access_list
 from edge.fleet.clock import now
-from edge.fleet.devices import add_device
+from edge.fleet.identities import add_device
 
 HELP = """\
 Make a device's identity: a folder with its certificate and key, the fleet's CA, the trust bundle and an agent.toml.
@@ -16,6 +16,7 @@ EXAMPLES = """\
 examples:
   edge device add pi-1
   edge device add pi-1 --out /media/boot/edge
+  edge device add pi-1 --csr pi-1.csr           the key stays on the device
   edge device add pi-1 --force      a new certificate for a device that is there already; its tasks stay"""
 
 
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("device", metavar="DEVICE", help="its name: lower-case letters, digits and '-'")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: in the fleet's folder)")
+    parser.add_argument(
+        "--csr", metavar="FILE", help="the request that `edge agent request` wrote on the device, which keeps its key"
+    )
     parser.add_argument("--force", action="store_true", help="replace an identity that is there already")
 
 
@@ -30,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Make the identity."""
     with opened(args) as fleet:
         folder = args.out or fleet.folder.device(fleet.settings.cluster, args.device)
-        record = add_device(fleet, args.device, folder, now(), force=args.force)
-        access_list = refresh_access_list(fleet)
+        request = read_file(args.csr) if args.csr else None
+        record = add_device(fleet, args.device, folder, now(), force=args.force, request=request)
+        access_list = refresh_access_list(fleet, now())
     told = {
         "device": record.device,
         "cluster": record.cluster,

@@ -45,9 +45,7 @@ def read_json_object(name: str) -> dict[str, Any]:
         NotFoundError: There is none.
         StoreError: It cannot be read.
     """
-    data = _read(name)
-    if len(data) > MAXIMUM_FILE_BYTES:
-        raise InvalidInputError(f"{name} is larger than {MAXIMUM_FILE_BYTES} bytes")
+    data = read_file(name)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -55,6 +53,14 @@ def read_json_object(name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInputError(f"{name} is not a JSON object")
     return document
+
+
+def read_file(name: str) -> bytes:
+    """Read a file named by an argument; `-` is stdin. Raises as `read_json_object`."""
+    data = _read(name)
+    if len(data) > MAXIMUM_FILE_BYTES:
+        raise InvalidInputError(f"{name} is larger than {MAXIMUM_FILE_BYTES} bytes")
+    return data
 
 
 def _read(name: str) -> bytes:

@@ -6,12 +6,13 @@ Certificates begin one day in the past, because a device without a real-time clo
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -27,8 +28,18 @@ SERVER_LIFETIME: Final = timedelta(days=5 * 365)
 DEVICE_LIFETIME: Final = timedelta(days=5 * 365)
 OPERATOR_LIFETIME: Final = timedelta(days=2 * 365)
 BACKDATED: Final = timedelta(days=1)
+MAXIMUM_REQUEST_BYTES: Final = 16 * 1024
 _MAXIMUM_COMMON_NAME: Final = 64
 """X.520's upper bound (RFC 5280, ub-common-name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate, PEM; its serial number in hexadecimal."""
+
+    certificate: bytes
+    serial: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,38 @@ class Authority:
         subject = _name(check_name("device", device), check_name("cluster", cluster))
         return self._issue(_builder(subject, now, DEVICE_LIFETIME), ExtendedKeyUsageOID.CLIENT_AUTH)
 
+    def sign_device(self, cluster: str, device: str, request: bytes, now: datetime) -> Certificate:
+        """Issue a device's certificate for a key that the device made and keeps.
+
+        Of the request only the key counts. A name in it must be the device's: it is there for people.
+
+        Raises:
+            InvalidInputError: It is no PEM request for a P-256 key, not signed by that key, or for somebody else.
+        """
+        key = _requested_key(request, check_name("device", device))
+        subject = _name(device, check_name("cluster", cluster))
+        builder = _builder(subject, now, DEVICE_LIFETIME)
+        return _certificate(self._sign(builder, key, ExtendedKeyUsageOID.CLIENT_AUTH))
+
+    def revocation_list(self, serials: Mapping[str, datetime], number: int, now: datetime) -> bytes:
+        """Return the CRL (PEM) of hexadecimal serials and when each was revoked; `number` rises with each list.
+
+        It does not end before the CA does: to OpenSSL everybody is refused by a list that is out of date, and a
+        fleet may have nobody who makes a new one.
+        """
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now - BACKDATED)
+            .next_update(self._certificate.not_valid_after_utc)
+            .add_extension(x509.CRLNumber(number), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        for serial, moment in serials.items():
+            revoked = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(moment)
+            builder = builder.add_revoked_certificate(revoked.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def issue_operator(self, now: datetime) -> Identity:
         """Issue the certificate of the operator's command line."""
         subject = _name(OPERATOR, OPERATOR_ORGANIZATION)
@@ -91,18 +134,22 @@ class Authority:
 
     def _issue(self, builder: x509.CertificateBuilder, usage: x509.ObjectIdentifier) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
+        return _identity(self._sign(builder, key.public_key(), usage), key)
+
+    def _sign(
+        self, builder: x509.CertificateBuilder, key: ec.EllipticCurvePublicKey, usage: x509.ObjectIdentifier
+    ) -> x509.Certificate:
         issuer = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        certificate = (
+        return (
             builder.issuer_name(self._certificate.subject)
-            .public_key(key.public_key())
+            .public_key(key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return _identity(certificate, key)
 
 
 def create_authority(fleet: str, now: datetime) -> Identity:
@@ -160,6 +207,35 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         crl_sign=signs_certificates,
         encipher_only=False,
         decipher_only=False,
+    )
+
+
+def _requested_key(request: bytes, device: str) -> ec.EllipticCurvePublicKey:
+    if len(request) > MAXIMUM_REQUEST_BYTES:
+        raise InvalidInputError(
+            f"the certificate request has {len(request)} bytes; {MAXIMUM_REQUEST_BYTES} are the most"
+        )
+    try:
+        parsed = x509.load_pem_x509_csr(request)
+        key = parsed.public_key()
+        is_signed = parsed.is_signature_valid
+        names = [str(name.value) for name in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InvalidInputError("this is not a certificate request in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidInputError("the certificate request is not for a P-256 key")
+    if not is_signed:
+        raise InvalidInputError("the certificate request is not signed by the key it is for")
+    if names != [device]:
+        raise InvalidInputError(f"the certificate request is for {', '.join(names) or 'nobody'}, not for {device}")
+    return key
+
+
+def _certificate(certificate: x509.Certificate) -> Certificate:
+    return Certificate(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        f"{certificate.serial_number:x}",
+        certificate.not_valid_after_utc,
     )
 
 

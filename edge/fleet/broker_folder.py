@@ -13,7 +13,9 @@ from edge.fleet.broker_config import BrokerConfig, acl_file, mosquitto_conf
 from edge.fleet.database import Database
 from edge.fleet.devices import list_devices
 from edge.fleet.folder import Fleet
+from edge.fleet.identities import open_authority, revocation_list
 
+_REVOKED: Final = "revoked.pem"
 _SETTING: Final = "broker_folder"
 _ALWAYS: Final = ("localhost", "127.0.0.1", "::1")
 """An operator on the broker's own machine comes by loopback."""
@@ -39,8 +41,6 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
         InvalidInputError: A name or path cannot be used.
         StoreError: Something cannot be written.
     """
-    from edge.fleet.authority import Authority  # noqa: PLC0415 - heavy, used here only
-
     folder = folder.absolute()
     config = BrokerConfig(
         ca_file=folder / "ca.crt",
@@ -51,11 +51,12 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
         operator_port=fleet.settings.operator.port,
         address=address,
         persistence_dir=folder / "data",
+        crl_file=folder / _REVOKED,
         log_file=log_file,
         user=user,
     )
     text = mosquitto_conf(config)
-    authority = Authority(_read(fleet.folder.ca_certificate), _read(fleet.folder.ca_key))
+    authority = open_authority(fleet)
     hosts = (fleet.settings.broker.host, fleet.settings.operator.host, *names, *_ALWAYS)
     identity = authority.issue_server(hosts, moment)
     try:
@@ -64,6 +65,7 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
         _write(config.cert_file, identity.certificate, 0o644, user)
         _write(config.ca_file, _read(fleet.folder.ca_certificate), 0o644, user)
         _write(config.acl_file, _acl(fleet.database), 0o600, user)
+        _write(folder / _REVOKED, revocation_list(fleet, moment), 0o644, user)
         _write(folder / "mosquitto.conf", text.encode(), 0o644, user)
         _give(folder / "data", user)
     except OSError as error:
@@ -72,8 +74,11 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
     return config
 
 
-def refresh_access_list(fleet: Fleet) -> Path | None:
-    """Write the access list anew after devices came or went; returns it, or None when it is kept elsewhere."""
+def refresh_access_list(fleet: Fleet, moment: datetime) -> Path | None:
+    """Write the access list and the revocation list anew after devices came or went.
+
+    Returns the access list, or None when both are kept elsewhere. Mosquitto reads them at SIGHUP.
+    """
     row = fleet.database.row("SELECT value FROM settings WHERE key = ?", (_SETTING,))
     if row is None:
         return None
@@ -82,6 +87,7 @@ def refresh_access_list(fleet: Fleet) -> Path | None:
     if not path.parent.is_dir():
         return None
     _write(path, _acl(fleet.database), 0o600, user)
+    _write(path.with_name(_REVOKED), revocation_list(fleet, moment), 0o644, user)
     return path
 
 
@@ -91,7 +97,7 @@ def _remember(database: Database, folder: Path, user: str) -> None:
 
 
 def _acl(database: Database) -> bytes:
-    return acl_file((record.cluster, record.device) for record in list_devices(database)).encode()
+    return acl_file((record.cluster, record.device) for record in list_devices(database) if record.may_connect).encode()
 
 
 def _write(path: Path, data: bytes, mode: int, user: str) -> None:

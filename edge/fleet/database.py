@@ -112,6 +112,21 @@ _MIGRATIONS: Final = (
     ) STRICT;
     ALTER TABLE devices ADD COLUMN published_trust INTEGER NOT NULL DEFAULT 0; -- bundle the broker acknowledged
     """,
+    # A device may have had several certificates, and each can be revoked.
+    """
+    CREATE TABLE certificates (
+        serial TEXT PRIMARY KEY, -- hexadecimal
+        cluster TEXT NOT NULL,
+        device TEXT NOT NULL,
+        issued_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        revoked_at TEXT NOT NULL DEFAULT '',
+        FOREIGN KEY (cluster, device) REFERENCES devices
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO certificates SELECT certificate_serial, cluster, device, added_at, certificate_expires_at, ''
+        FROM devices WHERE certificate_serial <> '';
+    ALTER TABLE devices ADD COLUMN revoked_at TEXT NOT NULL DEFAULT ''; -- no certificate of it counts since then
+    """,
 )
 Row = sqlite3.Row
 """A row by column name; the database is nobody else's to import."""

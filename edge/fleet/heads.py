@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from edge.errors import InvalidInputError, NotFoundError
+from edge.errors import InvalidInputError, NotFoundError, RefusedError
 from edge.fleet.clock import timestamp
 from edge.fleet.devices import find_device
 from edge.fleet.folder import Fleet
@@ -21,7 +21,7 @@ def answer_head(fleet: Fleet, device: Topics, question: bytes, moment: datetime)
     Raises:
         InvalidInputError: It is no question.
         NotFoundError: The fleet has no such device.
-        RefusedError: The key that signs heads is not here.
+        RefusedError: It was revoked; or the key that signs heads is not here.
     """
     if len(question) > MAXIMUM_DOCUMENT_BYTES:
         raise InvalidInputError(f"a question of {len(question)} bytes")
@@ -32,6 +32,8 @@ def answer_head(fleet: Fleet, device: Topics, question: bytes, moment: datetime)
     if device.cluster != fleet.settings.cluster:
         raise NotFoundError(f"there is no cluster {device.cluster} in this fleet")
     record = find_device(fleet.database, device.cluster, device.device)
+    if not record.may_connect:
+        raise RefusedError(f"device {record.device} was revoked at {record.revoked_at}")
     head = Head(
         cluster=record.cluster,
         device=record.device,

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.fleet.devices import add_device
 from edge.fleet.folder import Address, FleetSettings, init_fleet
+from edge.fleet.identities import add_device
 from edge.fleet.task_definitions import register
 from tests.cli.bench import DEFINITION, NOW, Bench
 from tests.fakes.broker import FakeHub

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import BrokerError, BrokerUnavailableError, InvalidInputError, NotFoundError
+from edge.errors import BrokerError, BrokerUnavailableError, InvalidInputError, NotFoundError, RefusedError
 from edge.fleet.controller import Controller
-from edge.fleet.devices import add_device
 from edge.fleet.folder import Address, Fleet, FleetSettings, init_fleet
 from edge.fleet.heads import answer_head
+from edge.fleet.identities import add_device, revoke_device
 from edge.fleet.tasks import next_revision, nothing_new
 from edge.model.documents import HEAD_TYPE, Head
 from edge.model.topics import Topics
@@ -51,6 +51,12 @@ def test_what_is_no_question_is_refused(fleet: Fleet, question: bytes) -> None:
 def test_a_device_that_is_none_gets_no_answer(fleet: Fleet, device: Topics) -> None:
     with pytest.raises(NotFoundError):
         answer_head(fleet, device, QUESTION, NOW)
+
+
+def test_a_revoked_device_gets_no_answer(fleet: Fleet) -> None:
+    revoke_device(fleet, "pi-1", NOW)
+    with pytest.raises(RefusedError, match="was revoked at"):
+        answer_head(fleet, PI, QUESTION, NOW)
 
 
 def test_questions_are_answered_to_who_asked_and_wrong_ones_are_not(fleet: Fleet) -> None:

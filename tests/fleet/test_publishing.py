@@ -1,8 +1,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from edge.fleet.devices import add_device, find_device
+from edge.fleet.devices import find_device
 from edge.fleet.folder import Address, FleetSettings, init_fleet
+from edge.fleet.identities import add_device
 from edge.fleet.link import FleetLink
 from edge.fleet.publishing import publish_newest
 from edge.fleet.tasks import next_revision, nothing_new

@@ -26,6 +26,8 @@ from edge.agent.engine.log_streams import LogStreams
 from edge.agent.engine.ports import Clock, ContainerEngine, Host
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.steps import Identity
+from edge.agent.identity_file import identity_file
+from edge.agent.renewal import Renewal
 from edge.agent.sending import Sending
 from edge.agent.store.state import StateStore
 from edge.agent.trust_file import load_trust
@@ -78,6 +80,7 @@ def run(
         broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)
         sending = Sending(config, facts.boot_id, machine_clock, broker)
+        renewal = Renewal(config, broker, clock)
         parts = Parts(
             store=store,
             broker=broker,
@@ -89,7 +92,7 @@ def run(
             connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
             idle=memory.release,
             cleanup_seconds=config.task_cleanup_wait_seconds,
-            heard=sending.hear,
+            heard=lambda event: renewal.hear(event) or sending.hear(event),
             telemetry=sending.describe,
             time_passed=clock.raise_to,
         )
@@ -98,9 +101,11 @@ def run(
         local = LocalSocket(config.local_socket, config.local_group, inbox.put, containers)
         with stopped_by_signals(lambda: inbox.put(StopRequested())):
             try:
+                renewal.start()
                 engine.run()
             finally:
                 local.close()
+                renewal.close()
                 sending.close()
                 containers.close()
                 store.close()
@@ -108,13 +113,14 @@ def run(
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:
     """Return where the broker is and who we are to it; the client id is the device id."""
+    identity = identity_file(config)
     return BrokerSettings(
         host=config.broker_host,
         port=config.broker_port,
         client_id=config.device,
         ca_file=config.ca_file,
-        cert_file=config.cert_file,
-        key_file=config.key_file,
+        cert_file=identity,
+        key_file=identity,
         keepalive_seconds=config.keepalive_seconds,
     )
 

@@ -26,13 +26,14 @@ from edge.model.topics import EVENT_KINDS, ROOT, Topics
 
 OPERATOR: Final = "operator"
 """The CN of an operator's certificate, hence the operators' user name. No device may be called that."""
-_DEVICE_READS: Final = ("desired", "trust", "head", "cmd/#", "stream/+/in")
+_DEVICE_READS: Final = ("desired", "trust", "head", "cert", "cmd/#", "stream/+/in")
 _DEVICE_WRITES: Final = (
     "desired/ack",
     "reported",
     "status",
     "birth",
     "head/ask",
+    "cert/ask",
     "res/+/+",
     *(f"evt/{kind}" for kind in EVENT_KINDS),
     "tel/+",

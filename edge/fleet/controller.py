@@ -9,6 +9,7 @@ from typing import Final
 from edge.errors import BrokerError, BrokerUnavailableError, EdgeError, StoreError
 from edge.fleet.folder import Fleet
 from edge.fleet.heads import answer_head
+from edge.fleet.identities import answer_request
 from edge.model.topics import ROOT, parse_device
 from edge.mqtt.broker import Broker, BrokerEvent, Connected, Disconnected, MessageReceived, Publication, Subscribed
 
@@ -57,7 +58,8 @@ class Controller:
             return False
         match event:
             case Connected():
-                self._broker.subscribe(((f"{ROOT}/{self._fleet.settings.cluster}/+/head/ask", 1),))
+                branch = f"{ROOT}/{self._fleet.settings.cluster}/+"
+                self._broker.subscribe(((f"{branch}/head/ask", 1), (f"{branch}/cert/ask", 1)))
             case Subscribed() if any(code >= _REFUSED for code in event.reason_codes):
                 raise BrokerError(
                     "the broker refuses the controller's subscription",
@@ -72,12 +74,11 @@ class Controller:
         return True
 
     def _answer(self, message: MessageReceived) -> None:
-        found = parse_device(message.topic)
         try:
-            if found is not None and found[1] == "head/ask":
-                answer = answer_head(self._fleet, found[0], message.payload, self._now())
+            answer = self._answer_to(message)
+            if answer is not None:
                 self._token += 1
-                self._broker.publish(Publication(found[0].head, answer, self._token, expiry_seconds=_ANSWER_SECONDS))
+                self._broker.publish(Publication(*answer, self._token, expiry_seconds=_ANSWER_SECONDS))
                 self.answered += 1
         except StoreError:
             raise
@@ -86,3 +87,14 @@ class Controller:
             self.refused += 1
             _log.warning("%s: %s", message.topic, error)
         self._broker.acknowledge(message)
+
+    def _answer_to(self, message: MessageReceived) -> tuple[str, bytes] | None:
+        """Return the topic and the payload of an answer."""
+        found = parse_device(message.topic)
+        match found:
+            case (device, "head/ask"):
+                return device.head, answer_head(self._fleet, device, message.payload, self._now())
+            case (device, "cert/ask"):
+                return device.certificate, answer_request(self._fleet, device, message.payload, self._now())
+            case _:
+                return None

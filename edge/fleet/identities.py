@@ -1,8 +1,11 @@
 """Who a device is to the broker: its certificate, the folder that is handed to it, and how it is taken back."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
 
 from edge.errors import InvalidInputError, RefusedError, StoreError
 from edge.files import make_folder, store_error, write_atomically
@@ -12,7 +15,13 @@ from edge.fleet.clock import timestamp
 from edge.fleet.database import Database
 from edge.fleet.devices import DeviceRecord, find_device
 from edge.fleet.folder import Address, Fleet
+from edge.model.documents import MAXIMUM_DOCUMENT_BYTES, CertificateIssued, CertificateRequest
 from edge.model.identifiers import check_name
+from edge.model.topics import Topics
+
+MOST_A_DAY: Final = 10
+"""Certificates for one device; one that asks more often is broken, or somebody plays with it."""
+_A_DAY: Final = timedelta(days=1)
 
 
 def add_device(  # noqa: PLR0913 - each an option of the command
@@ -75,6 +84,47 @@ def revoke_device(fleet: Fleet, device: str, moment: datetime) -> list[str]:
             "UPDATE devices SET revoked_at = ? WHERE cluster = ? AND device = ? AND revoked_at = ''", since
         )
     return [row["serial"] for row in rows]
+
+
+def answer_request(fleet: Fleet, device: Topics, payload: bytes, moment: datetime) -> bytes:
+    """Return the answer to a device's `CertificateRequest`. That it comes from that device is the broker's word.
+
+    Raises:
+        InvalidInputError, NotFoundError, RefusedError: As `renew_device`.
+    """
+    if len(payload) > MAXIMUM_DOCUMENT_BYTES:
+        raise InvalidInputError(f"a request of {len(payload)} bytes")
+    try:
+        asked = CertificateRequest.model_validate_json(payload)
+    except ValidationError as error:
+        raise InvalidInputError("no request for a certificate") from error
+    certificate = renew_device(fleet, device.cluster, device.device, asked.request.encode(), moment)
+    return json.dumps(CertificateIssued(certificate=certificate.decode()).to_wire()).encode()
+
+
+def renew_device(fleet: Fleet, cluster: str, device: str, request: bytes, moment: datetime) -> bytes:
+    """Return a new certificate (PEM) for a device that asks for one by its present one. That one stays valid.
+
+    It lasts as long as any device's certificate does.
+
+    Raises:
+        InvalidInputError: The request is none, or not for this device.
+        NotFoundError: There is no such device.
+        RefusedError: It was revoked, or has had several certificates today.
+    """
+    with fleet.database.transaction():
+        record = find_device(fleet.database, cluster, device)
+        if not record.may_connect:
+            raise RefusedError(f"device {device} was revoked at {record.revoked_at}")
+        row = fleet.database.row(
+            "SELECT count(*) AS some FROM certificates WHERE cluster = ? AND device = ? AND issued_at > ?",
+            (cluster, device, timestamp(moment - _A_DAY)),
+        )
+        if row is not None and row["some"] >= MOST_A_DAY:
+            raise RefusedError(f"device {device} has had {row['some']} certificates within a day")
+        identity = open_authority(fleet).sign_device(cluster, device, request, moment)
+        _store_identity(fleet.database, cluster, device, identity, moment)
+    return identity.certificate
 
 
 def revocation_list(fleet: Fleet, moment: datetime) -> bytes:

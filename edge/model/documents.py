@@ -112,6 +112,20 @@ class Command(Document):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+class CertificateRequest(Document):
+    """A device asks for a certificate for a new key, before the present one ends. `request` is PKCS #10 in PEM."""
+
+    schema_version: Literal[1] = 1
+    request: Annotated[str, Field(max_length=16 * 1024)]
+
+
+class CertificateIssued(Document):
+    """The answer; not signed: a certificate is, and the device knows its key, its name and its authority."""
+
+    schema_version: Literal[1] = 1
+    certificate: Annotated[str, Field(max_length=16 * 1024)]
+
+
 class HeadQuestion(Document):
     """A device asks what the newest is; `nonce` is new for each question."""
 

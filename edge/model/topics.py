@@ -62,6 +62,16 @@ class Topics:
         return self._of("head")
 
     @property
+    def certificate_request(self) -> str:
+        """From the device: a certificate for a new key of its own."""
+        return self._of("cert/ask")
+
+    @property
+    def certificate(self) -> str:
+        """To the device: that certificate."""
+        return self._of("cert")
+
+    @property
     def reported(self) -> str:
         """From the device, retained: tasks and containers as ECS describes them."""
         return self._of("reported")

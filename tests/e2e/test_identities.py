@@ -2,10 +2,20 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 
+from edge.fleet.broker_folder import refresh_access_list
+from edge.fleet.clock import now
+from edge.fleet.devices import list_devices
+from edge.fleet.folder import open_fleet
+from edge.fleet.identities import add_device
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.podman, pytest.mark.mosquitto]
@@ -40,3 +50,40 @@ def test_a_stolen_device_is_out_at_the_reload_and_one_with_a_new_key_takes_its_p
     stack.wait("both tasks", lambda: len(stack.running()) == 2)
     stolen = (stack.folder / "stolen.key").read_bytes()
     assert stolen not in b"".join(path.read_bytes() for path in stack.fleet.rglob("*") if path.is_file())
+
+
+def test_a_certificate_past_half_of_its_life_is_replaced_while_everything_runs(stack: Stack) -> None:
+    stack.run_task(stack.register(SLEEPS))
+    before = stack.running()
+    stack.kill_agent()
+    with open_fleet(stack.fleet) as fleet:
+        old = add_device(fleet, "pi-1", stack.folder / "old", now() - timedelta(days=3 * 365), force=True)
+    for name in ("device.crt", "device.key"):
+        shutil.copy2(stack.folder / "old" / name, stack.device / name)
+    with controller(stack):
+        stack.start_agent()
+        stack.wait("the new certificate", lambda: "there is a new certificate" in stack.log())
+    with open_fleet(stack.fleet) as fleet:
+        (new,) = list_devices(fleet.database)
+    assert new.certificate_expires_at > old.certificate_expires_at
+    stack.kill_agent()
+    stack.edge("device", "revoke", "pi-1")
+    with open_fleet(stack.fleet) as fleet, fleet.database.transaction():
+        # Of all certificates the new one alone counts: what connects now is that one.
+        fleet.database.change("UPDATE certificates SET revoked_at = '' WHERE serial = ?", (new.certificate_serial,))
+        fleet.database.change("UPDATE devices SET revoked_at = ''")
+        refresh_access_list(fleet, now())
+    stack.broker.signal(signal.SIGHUP)
+    stack.start_agent()
+    stack.wait_connected()
+    assert stack.running() == before
+
+
+@contextmanager
+def controller(stack: Stack) -> Iterator[None]:
+    command = (sys.executable, "-m", "edge", "controller", "run", "--fleet", str(stack.fleet))
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()

@@ -32,12 +32,18 @@ BESIDE: Final = frozenset(
 """Small tools right above the errors; they know no word of the model."""
 MODEL: Final = GROUND | {"edge.model"}
 MQTT: Final = MODEL | BESIDE | {"edge.mqtt"}
-SETTINGS: Final = frozenset({"edge.agent.config", "edge.agent.trust_file"})
+SETTINGS: Final = frozenset(
+    {"edge.agent.config", "edge.agent.trust_file", "edge.agent.identity_file", "edge.agent.device_key"}
+)
 STORE: Final = MQTT | {"edge.agent.store"}
 TELEMETRY: Final = STORE | {"edge.agent.telemetry"}
 ENGINE: Final = TELEMETRY | {"edge.agent.engine"}
 ADAPTERS: Final = ENGINE | {"edge.agent.adapters"}
-APP: Final = ADAPTERS | SETTINGS | {"edge.agent", "edge.agent.collecting", "edge.agent.sending", "edge.agent.app"}
+APP: Final = (
+    ADAPTERS
+    | SETTINGS
+    | {"edge.agent", "edge.agent.collecting", "edge.agent.sending", "edge.agent.renewal", "edge.agent.app"}
+)
 LOOKING: Final = frozenset({"edge.agent.check", "edge.agent.local_status"})
 IMAGE_FORMATS: Final = frozenset({"edge.images.oci", "edge.images.soci", "edge.images.fuse"})
 
@@ -51,12 +57,15 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent": frozenset(),
     "edge.agent.config": MODEL | BESIDE | SETTINGS,
     "edge.agent.trust_file": MODEL | BESIDE | SETTINGS,
+    "edge.agent.identity_file": MODEL | BESIDE | SETTINGS,
+    "edge.agent.device_key": MODEL | BESIDE | SETTINGS,
     "edge.agent.store": STORE,
     "edge.agent.telemetry": TELEMETRY,
     "edge.agent.engine": ENGINE,
     "edge.agent.adapters": ADAPTERS,
     "edge.agent.collecting": ADAPTERS | SETTINGS,
     "edge.agent.sending": ADAPTERS | SETTINGS | {"edge.agent.collecting"},
+    "edge.agent.renewal": ADAPTERS | SETTINGS,
     "edge.agent.app": APP,
     # Commands that look at a device from outside: no engine, no Podman, no connection.
     "edge.agent.check": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
@@ -78,7 +87,7 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "paho": frozenset({"edge.mqtt"}),
     "rich": frozenset({"edge.cli"}),
     "sqlite3": frozenset({"edge.agent.store", "edge.agent.local_status", "edge.fleet.database"}),
-    "cryptography": frozenset({"edge.model.envelope", "edge.model.trust", "edge.fleet"}),
+    "cryptography": frozenset({"edge.model.envelope", "edge.model.trust", "edge.agent.device_key", "edge.fleet"}),
 }
 """Libraries that cost memory or time to import, or whose exceptions must not travel, and where each one may be."""
 

@@ -18,9 +18,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from edge.agent.config import AgentConfig
+from edge.agent.device_key import check_issued, make_request
 from edge.agent.engine.ports import Clock
 from edge.agent.identity_file import identity_file, replace_identity
-from edge.device_key import check_issued, make_request
 from edge.errors import EdgeError, StoreError
 from edge.model.documents import CertificateIssued, CertificateRequest
 from edge.model.topics import Topics
@@ -129,7 +129,7 @@ class Renewal:
     def _is_due(self) -> bool:
         path = identity_file(self._config)
         # In a process of its own: the library that reads certificates would stay in this one's memory.
-        command = (sys.executable, "-m", "edge.device_key", str(path))
+        command = (sys.executable, "-m", "edge.agent.device_key", str(path))
         try:
             told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout  # noqa: S603
             begins, ends = (datetime.fromisoformat(one) for one in json.loads(told))

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from edge.agent.device_key import make_request
 from edge.cli.output import note, print_fields, print_json
-from edge.device_key import make_request
 
 HELP = """\
 On a device: make its key, which never leaves it, and the request for its certificate. Repeated, it keeps the key."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge.agent.config import AgentConfig, load_config
+from edge.agent.device_key import make_request, validity
 from edge.agent.identity_file import identity_file
 from edge.agent.renewal import Renewal, due_at
-from edge.device_key import make_request, validity
 from edge.errors import InvalidInputError, RefusedError
 from edge.fleet.folder import Address, Fleet, FleetSettings, init_fleet
 from edge.fleet.identities import MOST_A_DAY, add_device, answer_request, renew_device, revoke_device

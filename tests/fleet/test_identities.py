@@ -6,7 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from edge.device_key import make_request
+from edge.agent.device_key import make_request
 from edge.errors import InvalidInputError, NotFoundError, RefusedError, StoreError
 from edge.fleet.devices import find_device
 from edge.fleet.folder import Address, Fleet, FleetSettings, init_fleet

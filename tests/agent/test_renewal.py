@@ -1,4 +1,5 @@
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -129,6 +130,8 @@ def test_an_answer_for_another_key_device_or_authority_is_refused(device: Device
     # The right one still counts: what was refused has cost nothing.
     device.answer(answer_request(device.fleet, PI, device.asked[0].payload, device.moment))
     wait(lambda: device.ends > before)
+    # OpenSSL refuses a certificate beside the key of another.
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(device.config.state_dir / "identity.pem")
 
 
 def test_a_young_certificate_is_left_alone(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,20 @@ def test_the_loss_of_one_key_of_three_is_survived(fleet: Fleet) -> None:
     trusted = fleet.keyring.change(rotating("first", "fourth"), NOW, added=[key])
     assert len(trusted.key_ids(Role.ROOT)) == 3
     assert [one.name for one in fleet.keyring.records() if one.retired_at] == ["first"]
+
+
+def test_a_key_that_leaves_is_not_needed_for_it(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be lost: here nobody knows the passphrases."""
+    monkeypatch.delenv(PASSPHRASE_FILE, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    add(fleet, "plain")
+    names = [f"lost-{number}" for number in range(4)]
+    for name in names:
+        add(fleet, name, passphrase=b"forgotten")
+    fleet.keyring.change(requiring(Role.ROOT, 2), NOW)
+    for name in names:
+        fleet.keyring.change(retiring(name), NOW)
+    assert len(fleet.keyring.trusted().key_ids(Role.ROOT)) == 2
 
 
 def test_the_theft_of_one_key_of_three_gains_nothing(fleet: Fleet) -> None:

@@ -165,7 +165,7 @@ class Renewal:
         try:
             certificate = CertificateIssued.model_validate_json(message.payload).certificate.encode()
             authority = self._config.ca_file.read_bytes() if self._config.ca_file else b""
-            key = check_issued(certificate, self._folder, self._config.device, authority)
+            key = check_issued(certificate, self._folder / "device.key", self._config.device, authority)
             replace_identity(self._config, certificate, key)
         except (EdgeError, ValidationError, OSError) as error:
             _log.warning("a new certificate was refused: %s", str(error).splitlines()[0])

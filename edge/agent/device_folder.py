@@ -22,6 +22,7 @@ from edge.model.enrollment import DeviceIdentity
 from edge.model.trust import TrustedSet
 
 _ARRIVED: Final = "identity.json"
+_NAMES: Final = ("agent.toml", "device.key", "ca.crt", "trust.json", "device.crt")
 _MAXIMUM_BYTES: Final = 1 << 20
 
 
@@ -118,9 +119,15 @@ class DeviceFolder:
         self.forget()
 
     def forget(self) -> None:
-        """Remove what waited: first what came, so that it cannot be put in place without its key."""
+        """Remove what waited: first what came, so that it cannot be put in place without its key.
+
+        Runs that were cut off may have left unfinished files, of keys too; these go as well.
+        """
         (self.waiting / _ARRIVED).unlink(missing_ok=True)
         shutil.rmtree(self.waiting, ignore_errors=True)
+        for name in _NAMES:
+            for unfinished in self.path.glob(f".{name}.*.tmp"):
+                unfinished.unlink(missing_ok=True)
 
     def _check(self, identity: DeviceIdentity) -> bytes:
         config = self.config

@@ -1,11 +1,12 @@
 """A fleet whose broker takes activations: real Mosquitto with TLS, a real controller, and devices that enrol."""
 
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,8 +42,12 @@ class Site:
             write_broker_folder(
                 fleet, self.folder / "broker", now(), address="127.0.0.1", enrollment_port=self.port, user="root"
             )
-        text = (self.folder / "broker" / "mosquitto.conf").read_text()
-        self.broker = Mosquitto(self.folder / "broker", text, (device, operator, self.port))
+        # The same without TLS, so that a test can see what travels.
+        self.plain_port = free_port()
+        plain = f"listener {self.plain_port} 127.0.0.1\nuse_username_as_clientid true\n"
+        text = (self.folder / "broker" / "mosquitto.conf").read_text() + plain
+        self.device_port = device
+        self.broker = Mosquitto(self.folder / "broker", text, (device, operator, self.port, self.plain_port))
         self.broker.start()
         self._stop: Callable[[], None] = lambda: None
 
@@ -107,7 +112,7 @@ class Site:
         before = self.broker.log().count("Reloading config")
         with self.fleet() as fleet:
             refresh_access_list(fleet, now())
-        self.broker.signal(__import__("signal").SIGHUP)
+        self.broker.signal(signal.SIGHUP)
         end = time.monotonic() + 10
         while self.broker.log().count("Reloading config") == before:
             assert time.monotonic() < end, self.broker.log()
@@ -120,8 +125,11 @@ class Site:
 
     def enroll(self, activation: Activation, code: str, device: str = "pi-1", **changes: Any) -> Enrolled:
         """What the device does; its folder is called like it."""
-        place = self.folder / "devices" / device
-        return enroll(place, self.asked(activation, code, device, **changes), PahoBroker, self.told.append)
+        return enroll(self.place(device), self.asked(activation, code, device, **changes), PahoBroker, self.told.append)
+
+    def place(self, device: str) -> Path:
+        """That folder."""
+        return self.folder / "devices" / device
 
     def devices(self) -> list[str]:
         with self.fleet() as fleet:
@@ -136,14 +144,3 @@ class Site:
 
 class Broken(BaseException):
     """The controller dies."""
-
-
-@contextmanager
-def site(folder: Path) -> Iterator[Site]:
-    """A fleet that answers."""
-    with Site(folder) as made:
-        yield made
-
-
-def moment() -> datetime:
-    return now()

@@ -115,8 +115,8 @@ def test_a_device_that_was_off_past_its_certificate_s_end_comes_back(stack: Stac
     stack.edge("fleet", "broker-config", str(stack.folder / "broker"), *words)
     made = stack.json("fleet", "activation", "create", "--device", "pi-1", "--force")
     stack.broker.start()
-    asking = ("--activation-id", made["activationId"], "--activation-code", made["activationCode"])
-    asking += ("--broker", f"127.0.0.1:{port}", "--ca", str(stack.device / "ca.crt"), str(stack.device))
+    asking = ["--activation-id", made["activationId"], "--activation-code", made["activationCode"]]
+    asking += ["--broker", f"127.0.0.1:{port}", "--ca", str(stack.device / "ca.crt"), str(stack.device)]
     key = (stack.device / "device.key").read_bytes()
     with controller(stack, "--reload", f"kill -HUP {stack.broker.pid}"):
         assert stack.json("agent", "enroll", *asking)["status"] == "enrolled"

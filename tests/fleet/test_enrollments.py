@@ -1,6 +1,7 @@
 """What the fleet decides about a request; `tests/e2e/test_enrollment.py` has the real thing on the wire."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from edge.errors import InvalidInputError, NotFoundError, RefusedError, StoreErr
 from edge.fleet.activations import Activation, Wish, create_activation, list_activations, revoke_activation
 from edge.fleet.devices import list_devices
 from edge.fleet.enrollments import State, answer_enrollment, approve, deny, list_enrollments
-from edge.fleet.folder import Address, Fleet, FleetSettings, init_fleet
+from edge.fleet.folder import Address, Fleet, FleetSettings, init_fleet, open_fleet
 from edge.fleet.identities import add_device, revoke_device
 from edge.model.enrollment import (
     EnrollmentAnswer,
@@ -110,6 +111,19 @@ def test_the_limit_is_kept(fleet: Fleet, tmp_path: Path) -> None:
     answers = [asking.ask(f"pi-{number}").status for number in range(5)]
     assert answers == [ENROLLED] * 3 + [REFUSED] * 2
     assert [one.state(NOW) for one in list_activations(fleet.database)] == ["USED"]
+
+
+def test_two_controllers_at_once_keep_the_limit_together(fleet: Fleet, tmp_path: Path) -> None:
+    activation, code = create_activation(fleet, Wish(limit=3), NOW)
+
+    def half(numbers: range) -> list[EnrollmentStatus]:
+        with open_fleet(fleet.folder.path) as own:
+            asking = Asker(own, activation, code, tmp_path)
+            return [asking.ask(f"pi-{number}").status for number in numbers]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(half, (range(10), range(10, 20)))
+    assert (first + second).count(ENROLLED) == 3 == len(list_devices(fleet.database))
 
 
 def test_an_activation_that_has_ended_is_refused_by_the_controllers_clock(fleet: Fleet, tmp_path: Path) -> None:

@@ -52,6 +52,18 @@ class DeviceFolder:
         """Where the key of an identity that has not come yet is, and the identity until it is in place."""
         return self.path / "enrolling"
 
+    def check(self) -> None:
+        """Look before anything is asked for: can what comes be put in place?
+
+        Raises:
+            RefusedError: The `agent.toml` that is here does not say where.
+        """
+        config = self.config
+        if config is not None and None in (config.cert_file, config.key_file, config.ca_file):
+            raise RefusedError(
+                f"{config.path} names no certificate, key and CA", hint="Put it aside, and one that does is written."
+            )
+
     def held(self) -> Held | None:
         """Return the identity that is in place and whole; None when something of it is missing.
 
@@ -107,15 +119,16 @@ class DeviceFolder:
             write_atomically(self.path / "agent.toml", text, 0o644)
             self.config = load_config(self.path / "agent.toml")
         config = self.config
-        if config.cert_file is None or config.key_file is None or config.ca_file is None:
-            raise RefusedError(
-                f"{config.path} names no certificate, key and CA", hint="Put it aside, and one that does is written."
-            )
+        self.check()
         # An agent that starts in between goes on with the former identity: its certificate is replaced last.
-        write_atomically(config.key_file, key)
-        write_atomically(config.ca_file, identity.authority.encode(), 0o644)
-        write_atomically(config.trust_bundle, identity.trust.encode(), 0o644)
-        write_atomically(config.cert_file, identity.certificate.encode(), 0o644)
+        for path, data, mode in (
+            (config.key_file, key, 0o600),
+            (config.ca_file, identity.authority.encode(), 0o644),
+            (config.trust_bundle, identity.trust.encode(), 0o644),
+            (config.cert_file, identity.certificate.encode(), 0o644),
+        ):
+            if path is not None:  # checked above
+                write_atomically(path, data, mode)
         self.forget()
 
     def forget(self) -> None:

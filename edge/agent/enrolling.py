@@ -41,7 +41,8 @@ def enroll(
         tell: Told what is waited for, each thing once.
 
     Raises:
-        RefusedError: The broker does not let the activation in; or the fleet refuses the request, and says why.
+        RefusedError: The broker does not let the activation in; the fleet refuses the request, and says why; or there
+            is an `agent.toml` with no place for an identity.
         TrustError: The answer was not made by who knows the code, or is not for this device.
         BrokerUnavailableError: There was no connection in time.
         DeadlineError: There was no answer in time, or no approval.
@@ -49,6 +50,7 @@ def enroll(
         StoreError: Something cannot be written.
     """
     place = DeviceFolder(folder)
+    place.check()
     arrived = place.arrived()
     if arrived is not None:
         return _finished(place, arrived, asked=True)

@@ -169,6 +169,8 @@ def test_a_revoked_activation_is_refused_at_once_and_unknown_to_the_broker_at_th
         with pytest.raises(RefusedError, match="was revoked"):
             site.enroll(activation, code)
         site.reload()
+        # Whoever is connected by it is sent away, and not let in again.
+        heard.wait(Disconnected, lambda event: event.refused)
         with pytest.raises(RefusedError, match="refuses activation"):
             site.enroll(activation, code)
     assert (site.devices(), site.registered()) == ([], [])

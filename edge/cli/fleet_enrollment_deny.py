@@ -2,9 +2,7 @@
 
 import argparse
 
-from edge.cli.output import print_fields, print_json
-from edge.cli.session import opened
-from edge.fleet.clock import now
+from edge.cli.enrollment_decision import add_request, decide
 from edge.fleet.enrollments import deny
 
 HELP = """\
@@ -17,16 +15,9 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("request", metavar="REQUEST", help="the beginning of the request's id, or the device's name")
+    add_request(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decide."""
-    with opened(args) as fleet:
-        enrollment = deny(fleet, args.request, now())
-    told = {"enrollmentId": enrollment.id, "device": enrollment.device, "decision": "denied"}
-    if args.output == "json":
-        print_json(told)
-    else:
-        print_fields(list(told.items()))
-    return 0
+    return decide(args, deny)

@@ -89,7 +89,7 @@ def test_requests_are_listed_approved_and_denied(bench: Bench) -> None:
     assert set(waiting) == {"pi-7", "pi-8"}
     assert waiting["pi-7"][:16] in bench.edge("fleet", "enrollment", "ls").out
     assert bench.edge("fleet", "enrollment", "approve", waiting["pi-7"][:12]).code == 0
-    assert json.loads(bench.edge("fleet", "enrollment", "deny", "pi-8", "--output=json").out)["decision"] == "denied"
+    assert json.loads(bench.edge("fleet", "enrollment", "deny", "pi-8", "--output=json").out)["state"] == "DENIED"
     assert bench.edge("fleet", "enrollment", "approve", "pi-8").code == 3
     assert listed(bench, "enrollment") == []
     states = {one["device"]: one["state"] for one in listed(bench, "enrollment", "--all")}

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import edge.agent.enrolling_request
-from edge.agent.enrolling import Enrolled
+from edge.agent.enrolling import Enrolled, enroll
 from edge.errors import BrokerUnavailableError, DeadlineError, RefusedError, TrustError
 from edge.fleet.activations import Activation, revoke_activation
 from edge.fleet.clock import now
@@ -319,15 +319,30 @@ def test_what_the_broker_forges_is_not_believed(site: Site, tmp_path: Path) -> N
     assert not (site.place("pi-1") / "agent.toml").exists()
 
 
+class SeenError(Exception):
+    """The device was told to wait."""
+
+
 def test_an_answer_of_an_earlier_run_is_not_believed(site: Site) -> None:
     activation, code = site.activation(approval=True)
-    waits = pytest.raises(DeadlineError, match="waits for an operator")
-    with Wiretap(site.plain_port) as tap, waits:
-        site.enroll(activation, code, port=tap.port, ca_file=None, seconds=1.0)
+
+    def told(text: str) -> None:
+        raise SeenError(text)
+
+    with Wiretap(site.plain_port) as tap, pytest.raises(SeenError, match="waits for an operator"):
+        asked = site.asked(activation, code, port=tap.port, ca_file=None)
+        enroll(site.place("pi-1"), asked, PahoBroker, told)
     old = payload_of(tap.heard, activation.id.topics.answer)
     site.stop_controller()
-    with answering(site, activation, lambda _: old), pytest.raises(DeadlineError, match="no answer"):
-        site.enroll(activation, code, seconds=1.5)
+    sent: list[bytes] = []
+
+    def replay(request: bytes) -> bytes:
+        sent.append(request)
+        return old
+
+    with answering(site, activation, replay), pytest.raises(DeadlineError, match="no answer"):
+        site.enroll(activation, code, seconds=3.0)
+    assert sent
 
 
 @contextmanager
@@ -414,17 +429,22 @@ def test_without_a_broker_it_is_worth_trying_again(site: Site) -> None:
 def test_a_controller_that_dies_before_it_answers_counts_the_device_once(site: Site) -> None:
     activation, code = site.activation()
     site.stop_controller()
+    died = threading.Event()
 
     def die(_: Enrollment) -> None:
+        died.set()
         raise Broken
 
     site.start_controller(die)
-    with pytest.raises(DeadlineError):
-        site.enroll(activation, code, seconds=1.5)
-    site.stop_controller()
-    assert site.registered() == [("pi-1", "ENROLLED")]
-    site.start_controller()
-    assert site.enroll(activation, code).asked
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(site.enroll, activation, code, seconds=60.0)
+        assert died.wait(20)
+        site.stop_controller()
+        assert site.registered() == [("pi-1", "ENROLLED")]
+        assert not running.done()
+        site.start_controller()
+        # The device asks again by itself, and so would the next run.
+        assert running.result(60).asked
     assert site.registered() == [("pi-1", "ENROLLED")]
     with connection(as_device(site, "pi-1")) as (broker, heard):
         heard.wait(Connected)

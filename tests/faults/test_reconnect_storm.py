@@ -25,7 +25,8 @@ def test_after_a_restart_of_the_broker_everybody_comes_back_and_not_at_once(tmp_
         unison = [settings(f"unison-{number}") for number in range(UNISON)]
         arrivals = storm(server, devices, unison, down=2.0, patience=60.0)
     spread = sorted(arrivals.devices)
-    # Without jitter they come in one beat: the measure sees what it is for.
-    assert Arrivals.most_within(arrivals.unison, 0.5) >= 0.8 * UNISON
-    assert Arrivals.most_within(arrivals.devices, 0.5) <= 0.5 * DEVICES
+    # Without jitter they come in one beat: the measure sees what it is for, whatever else the machine does.
+    beat = Arrivals.most_within(arrivals.unison, 0.5) / UNISON
+    assert beat >= 0.5
+    assert Arrivals.most_within(arrivals.devices, 0.5) / DEVICES <= 0.6 * beat
     assert spread[int(0.9 * DEVICES)] - spread[int(0.1 * DEVICES)] >= 0.5

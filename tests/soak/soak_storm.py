@@ -17,7 +17,7 @@ DEVICES: Final = 200
 DOWN_SECONDS: Final = 8.0
 """Long enough that delays of up to 8 s are due: what a restart of a small host takes."""
 BACK_GOAL_SECONDS: Final = 40.0
-"""For 99 of 100. By the arithmetic of full jitter alone (300 runs drawn) it is 26 s in the median run, 31 s in 19 of 20;
+"""For 99 of 100. By the arithmetic of full jitter alone (300 runs drawn) it is 26 s in the median, 31 s in 19 of 20;
 the very last is back after 30 s in the median run and 62 s in 19 of 20."""
 SHARE_GOAL: Final = 0.3
 """Of all devices within the busiest second: 0.19 by the same arithmetic, and all of them without jitter."""

@@ -102,6 +102,13 @@ class NoSuchImageError(EngineError, NotFoundError):
     """The image is not in the local store."""
 
 
+class SecretUnavailableError(EngineError, TransientError):
+    """A secret that a container needs is not here, or does not open; it may come with the next desired state."""
+
+    def __init__(self, message: str, *, reason: str = "ResourceInitializationError", hint: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
+
+
 class NameInUseError(EngineError):
     """A container of that name is there already; look at it before deciding."""
 

@@ -27,6 +27,7 @@ BESIDE: Final = frozenset(
         "edge.lean_imports",
         "edge.memory",
         "edge.image_service",
+        "edge.process_memory",
     }
 )
 """Small tools right above the errors; they know no word of the model."""
@@ -39,6 +40,9 @@ SETTINGS: Final = frozenset(
         "edge.agent.identity_file",
         "edge.agent.device_key",
         "edge.agent.device_folder",
+        "edge.agent.secrets_key",
+        "edge.agent.secret_opening",
+        "edge.agent.key_telling",
     }
 )
 STORE: Final = MQTT | {"edge.agent.store"}
@@ -68,6 +72,9 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent.identity_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.device_key": MODEL | BESIDE | SETTINGS,
     "edge.agent.device_folder": MODEL | BESIDE | SETTINGS,
+    "edge.agent.secrets_key": MODEL | BESIDE | SETTINGS,
+    "edge.agent.secret_opening": MODEL | BESIDE | SETTINGS,
+    "edge.agent.key_telling": MODEL | BESIDE | SETTINGS,
     "edge.agent.store": STORE,
     "edge.agent.telemetry": TELEMETRY,
     "edge.agent.engine": ENGINE,
@@ -99,7 +106,15 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "rich": frozenset({"edge.cli"}),
     "sqlite3": frozenset({"edge.agent.store", "edge.agent.local_status", "edge.fleet.database"}),
     "cryptography": frozenset(
-        {"edge.model.envelope", "edge.model.trust", "edge.model.enrollment", "edge.agent.device_key", "edge.fleet"}
+        {
+            "edge.model.envelope",
+            "edge.model.trust",
+            "edge.model.enrollment",
+            "edge.model.sealing",
+            "edge.agent.device_key",
+            "edge.agent.secrets_key",
+            "edge.fleet",
+        }
     ),
 }
 """Libraries that cost memory or time to import, or whose exceptions must not travel, and where each one may be."""

@@ -15,10 +15,11 @@ from edge.agent.adapters.host import LinuxHost
 from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
+from edge.agent.adapters.vault import MemoryVault
 from edge.agent.config import AgentConfig
 from edge.agent.engine.clock_floor import CLOCK_FLOOR
 from edge.agent.engine.engine import Engine, Parts
-from edge.agent.engine.events import ImagesSeen, StopRequested
+from edge.agent.engine.events import BirthChanged, ImagesSeen, StopRequested
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import Judge
@@ -27,6 +28,7 @@ from edge.agent.engine.ports import Clock, ContainerEngine, Host
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.steps import Identity
 from edge.agent.identity_file import identity_file
+from edge.agent.key_telling import KeyTelling
 from edge.agent.renewal import Renewal
 from edge.agent.sending import Sending
 from edge.agent.store.state import StateStore
@@ -35,6 +37,7 @@ from edge.errors import RefusedError, StoreFullError
 from edge.files import make_folder
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.paho_broker import PahoBroker
+from edge.process_memory import keep_to_oneself
 from edge.stop_signals import stopped_by_signals
 
 _log = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ def run(
         InvalidInputError, TrustError: The trust bundle cannot be used.
         StoreError: The state file cannot be used.
     """
+    keep_to_oneself()
     with _only_one(config):
         trust = load_trust(config.trust_bundle)
         store = make_store(config.database)
@@ -81,13 +85,17 @@ def run(
         streams = LogStreams(containers, broker, clock)
         sending = Sending(config, facts.boot_id, machine_clock, broker)
         renewal = Renewal(config, broker, clock)
+        telling = KeyTelling(config, lambda: inbox.put(BirthChanged()))
+        vault = MemoryVault(config.secrets_key, config.cluster, config.device, owner=str(config.state_dir))
         parts = Parts(
             store=store,
             broker=broker,
             clock=clock,
             judge=Judge(trust, config.cluster, config.device, config.policy),
-            reporter=Reporter(identity, facts, clock, __version__),
-            hands=WorkerHands(containers, host, identity, streams, inbox.put, telemetry=sending.collecting),
+            reporter=Reporter(identity, facts, clock, __version__, secrets_key=telling.describe),
+            hands=WorkerHands(
+                containers, host, identity, streams, inbox.put, vault=vault, telemetry=sending.collecting
+            ),
             streams=streams,
             connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
             idle=memory.release,

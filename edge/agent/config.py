@@ -82,6 +82,11 @@ class AgentConfig:
         return self.state_dir / "state.db"
 
     @property
+    def secrets_key(self) -> Path:
+        """The X25519 key to which this device's secrets are sealed."""
+        return self.state_dir / "secrets.key"
+
+    @property
     def pid_file(self) -> Path:
         """Holds the running agent's process id, and its lock."""
         return self.state_dir / "agent.pid"

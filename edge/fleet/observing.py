@@ -1,9 +1,12 @@
 """What the broker has retained of devices, taken over into the fleet database before anything is decided."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from edge.errors import TrustError
+from edge.fleet.device_keys import learn_key
 from edge.fleet.devices import DeviceRecord
 from edge.fleet.folder import Fleet
 from edge.fleet.link import FleetLink
@@ -23,6 +26,8 @@ from edge.fleet.messages import (
 from edge.fleet.tasks import record_rejection, record_report
 from edge.model.documents import ConnectionState, DeviceStatus, RevisionAck, RevisionOutcome
 from edge.model.topics import Topics
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -98,6 +103,11 @@ def _view_of(message: FleetMessage, views: dict[str, DeviceView]) -> DeviceView 
 def _remember(fleet: Fleet, record: DeviceRecord, view: DeviceView) -> None:
     if view.report:
         record_report(fleet.database, record, view.report)
+    try:
+        learn_key(fleet, record, view.birth)
+    except TrustError as error:
+        # What was believed before stays; whoever carries messages may have made this up.
+        _log.warning("%s", error)
     ack = view.ack
     if ack is not None and ack.outcome is RevisionOutcome.REJECTED and ack.revision is not None:
         record_rejection(fleet.database, record, ack.revision, rejection_reason(ack), view.report)

@@ -12,6 +12,7 @@ from edge.model.container_spec import (
     LABEL_CONTAINER,
     LABEL_DEFINITION_DIGEST,
     LABEL_DEVICE,
+    LABEL_SECRETS,
     LABEL_TASK_ID,
     TELEMETRY_FOLDER,
     TELEMETRY_SOCKET_NAME,
@@ -62,6 +63,7 @@ class SpecContext:
         telemetry_folder: Where the socket for its readings is on the host; empty for none.
         log_path: Where its log is to be written; empty for the engine's own place.
         pids_limit: The most processes and threads; 0 for the engine's own.
+        secrets: `(variable, file)` pairs, for all of the container's secrets.
     """
 
     cluster: str
@@ -75,6 +77,7 @@ class SpecContext:
     telemetry_folder: str = ""
     log_path: str = ""
     pids_limit: int = 0
+    secrets: tuple[tuple[str, str], ...] = ()
 
 
 def container_name_for(task_id: str, definition: TaskDefinition, container: str) -> str:
@@ -94,6 +97,7 @@ def build_container_spec(definition: TaskDefinition, container_name: str, contex
         entrypoint=tuple(container.entry_point) if container.entry_point is not None else None,
         working_directory=container.working_directory,
         environment=_environment(container, context),
+        secrets=context.secrets,
         user=container.user,
         network_mode=definition.network_mode,
         hostname=container.hostname,
@@ -162,6 +166,9 @@ def _labels(container: ContainerDefinition, context: SpecContext) -> tuple[tuple
         LABEL_DEFINITION_DIGEST: context.definition_digest,
         LABEL_DEVICE: f"{context.cluster}/{context.device}",
     }
+    labels.pop(LABEL_SECRETS, None)
+    if context.secrets:
+        labels[LABEL_SECRETS] = ",".join(variable for variable, _ in context.secrets)
     return tuple(labels.items())
 
 

@@ -7,7 +7,7 @@ and no step that follows from a revision begins before the revision is.
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
@@ -16,6 +16,7 @@ from edge.agent.engine.believing import Belief
 from edge.agent.engine.clock_floor import ClockFloor
 from edge.agent.engine.commands import Bench, Commands
 from edge.agent.engine.events import (
+    BirthChanged,
     BrokerReported,
     CommandEnded,
     ContainerEvent,
@@ -54,6 +55,7 @@ from edge.model.documents import (
     RevisionAck,
     RevisionOutcome,
 )
+from edge.model.secrets import DesiredSecret
 from edge.model.topics import parse_command, parse_device
 from edge.mqtt.broker import (
     Broker,
@@ -84,6 +86,10 @@ class Inspector(Hands, Bench, Checkers, Protocol):
 
     def protect_images(self, image_ids: frozenset[str]) -> None:
         """Say which images are needed; no answer."""
+        ...
+
+    def know_secrets(self, secrets: Iterable[DesiredSecret]) -> None:
+        """Say which secrets are in force; no answer."""
         ...
 
 
@@ -227,6 +233,8 @@ class Engine:
                 self._commands.ended(event.command_id, event.status, event.result, event.reason, change)
             case ContainerExited():
                 self._parts.hands.inspect(event.runtime_id)
+            case BirthChanged():
+                self._uplink.birth_changed(self._parts.reporter.birth(self._engine_version))
             case LocalAsked():
                 self._own.asked(event)
             case StopRequested():
@@ -359,6 +367,7 @@ class Engine:
         self._answer_revision(revision, RevisionOutcome.ACCEPTED)
 
     def _assign(self, assignment: Assignment) -> None:
+        self._parts.hands.know_secrets(assignment.secrets)
         self._reconciler.assign(assignment)
         self._own.assign(assignment)
 

@@ -115,6 +115,11 @@ class LocalAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class BirthChanged:
+    """What the device is has more to it than when it was told last."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The agent should end; containers go on."""
 
@@ -130,4 +135,4 @@ ContainerEvent = (
     | ListingFailed
 )
 """What the container engine's side has to say."""
-Event = ContainerEvent | ContainerExited | BrokerReported | CommandEnded | LocalAsked | StopRequested
+Event = ContainerEvent | ContainerExited | BrokerReported | BirthChanged | CommandEnded | LocalAsked | StopRequested

@@ -5,7 +5,7 @@ A worker never touches the engine's state: it is given values, and puts a past-t
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from edge.agent.engine.adoption import container_of
@@ -23,7 +23,7 @@ from edge.agent.engine.events import (
     StepSucceeded,
 )
 from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
-from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host
+from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host, Vault
 from edge.agent.engine.steps import Identity, StepRunner
 from edge.agent.engine.workers import Workers
 from edge.agent.telemetry.ports import RunningContainer, Unobserved, Workloads
@@ -32,6 +32,7 @@ from edge.model.container_spec import LABEL_DEVICE
 from edge.model.documents import CommandStatus
 from edge.model.host_ports import assign_ports
 from edge.model.plan import FetchImage, Step
+from edge.model.secrets import DesiredSecret
 from edge.model.task import HostPort, Task
 from edge.model.task_definition import TaskDefinition, parse_task_definition
 from edge.model.task_definition_life import HealthCheck
@@ -63,6 +64,7 @@ class WorkerHands:
         streams: LogStreams,
         inbox: Callable[[Event], None],
         *,
+        vault: Vault,
         telemetry: Workloads | None = None,
     ) -> None:
         self._engine = engine
@@ -72,7 +74,7 @@ class WorkerHands:
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
         self._telemetry = telemetry or Unobserved()
-        self._runner = StepRunner(engine, host, identity, self._telemetry)
+        self._runner = StepRunner(engine, host, identity, vault, self._telemetry)
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)
@@ -202,6 +204,10 @@ class WorkerHands:
             self._put(HealthChecked(task_id, container, runtime_id, passed))
 
         self._checks.submit(job)
+
+    def know_secrets(self, secrets: Iterable[DesiredSecret]) -> None:
+        """These are the secrets in force."""
+        self._runner.know_secrets(secrets)
 
     # --- commands.Bench
 

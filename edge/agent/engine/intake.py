@@ -92,19 +92,25 @@ class Judge:
             raise SupersededError(f"revision {state.revision} is not newer than revision {in_force}, which is in force")
         problems = [
             (name, f"this version of edge does not know {name}; update the device first")
-            for name in ("policies", "secrets")
+            for name in ("policies",)
             if getattr(state, name)
         ]
         definitions = self._definitions(state, problems)
         _check_tasks(state, definitions, tasks, problems)
         problems.extend(device_work_problems(state, definitions))
+        problems.extend(_secrets_twice(state))
         if problems:
             raise InvalidInputError(
                 f"revision {state.revision} has {len(problems)} problem{'s' * (len(problems) > 1)}",
                 problems=tuple(problems[:_MAXIMUM_PROBLEMS]),
             )
         return Assignment(
-            state.revision, tuple(state.tasks), definitions, tuple(state.services), tuple(state.schedules)
+            state.revision,
+            tuple(state.tasks),
+            definitions,
+            tuple(state.services),
+            tuple(state.schedules),
+            tuple(state.secrets),
         )
 
     def command(self, data: bytes, *, op: str, command_id: str, now: str, clock_is_good: bool) -> Command:
@@ -187,6 +193,14 @@ def _check_tasks(
             problems.append(
                 (f"{path}.taskDefinition", "a task keeps its definition for life; give the new one a new task id")
             )
+
+
+def _secrets_twice(state: DesiredState) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for index, secret in enumerate(state.secrets):
+        if secret.name in seen:
+            yield f"secrets[{index}].name", f"{secret.name} is there twice"
+        seen.add(secret.name)
 
 
 def device_work_problems(

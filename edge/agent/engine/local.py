@@ -94,6 +94,12 @@ class Desk:
 
     def _given(self, document: Mapping[str, Any]) -> tuple[str, AcceptedDefinition]:
         definition = parse_task_definition(dict(document))
+        if any(container.secrets for container in definition.container_definitions):
+            # Else whoever may start tasks here could read every secret of the device.
+            raise InvalidInputError(
+                "a task definition that is given at the device cannot name secrets",
+                hint="Run one that the device has from the fleet, by its name.",
+            )
         problems = tuple(self._identity.policy.problems(definition))
         if problems:
             raise InvalidInputError("this device's policy forbids it", problems=problems)

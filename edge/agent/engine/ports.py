@@ -5,11 +5,13 @@ Only what this project does not control is behind a port: the container engine, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from edge.model.container_spec import ContainerSpec, VolumeSpec
+from edge.model.secrets import DesiredSecret
 
 
 class EngineStatus(StrEnum):
@@ -133,6 +135,8 @@ class ContainerEngine(Protocol):
     def create(self, spec: ContainerSpec) -> str:
         """Make a container and return its runtime id; it does not run yet. Missing bind sources are created.
 
+        Of its secrets only the names and places are needed now, and told to nobody; their values at each start.
+
         Raises:
             NameInUseError: A container of `spec.name` is there already.
             NoSuchImageError: `spec.image_id` is not in the local store.
@@ -141,6 +145,9 @@ class ContainerEngine(Protocol):
 
     def start(self, runtime_id: str) -> FoundContainer:
         """Start a created or exited container and return it as it is right after; a running one is left alone.
+
+        The values of its secrets stand in their files while this lasts. When it returns, nothing that the engine keeps
+        on a disk or tells has them.
 
         Raises:
             PortInUseError: A host port is taken.
@@ -166,6 +173,10 @@ class ContainerEngine(Protocol):
 
     def list_labelled(self, label: str, value: str) -> tuple[FoundContainer, ...]:
         """Return all containers, running or not, that carry `label=value`."""
+        ...
+
+    def forget_secrets(self, files: Sequence[str]) -> None:
+        """The container whose secrets stood in these files is gone: forget their places."""
         ...
 
     def create_volume(self, spec: VolumeSpec) -> None:
@@ -209,6 +220,27 @@ class ContainerEngine(Protocol):
 
     def close(self) -> None:
         """End what runs in the background."""
+        ...
+
+
+class Vault(Protocol):
+    """Opens secrets, for as long as a container takes to start."""
+
+    def files(self, task_id: str, container: str, variables: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return `(variable, file)`: where the values of a container's secrets stand at each of its starts.
+
+        Raises:
+            SecretUnavailableError: This host has no place for them that is only in memory.
+        """
+        ...
+
+    def opened(self, secrets: Sequence[tuple[str, DesiredSecret]]) -> AbstractContextManager[None]:
+        """Let the values of `(file, secret)` pairs stand in their files inside the `with`.
+
+        Raises:
+            SecretUnavailableError: One of them does not open: it is for another device, of another name or version,
+                or was changed. None of them stands anywhere then.
+        """
         ...
 
 

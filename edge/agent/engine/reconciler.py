@@ -43,6 +43,7 @@ from edge.model.plan import (
     key_of,
     plan,
 )
+from edge.model.secrets import secrets_of
 from edge.model.task import ContainerStatus, Health, HostPort, StopCode, Task, TaskStatus
 
 _log = logging.getLogger(__name__)
@@ -135,6 +136,13 @@ class Reconciler:
             else:
                 self._put_new(task)
             self._wait_for_engine(self.tasks[task_id])
+        # What a container waited for may have come with it.
+        self._retries.forget(
+            (task.task_id, c.name)
+            for task in self.tasks.values()
+            for c in task.containers
+            if secrets_of(task.definition, c.name) and not c.restarting
+        )
         self._remove_orphans()
 
     def stop(self, task_id: str, code: StopCode, reason: str) -> Task | None:

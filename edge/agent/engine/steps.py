@@ -1,13 +1,14 @@
 """How each step of a plan is performed on the container engine: blocking, on a worker, tried again without harm."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import StepOutcome
-from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image
+from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image, Vault
 from edge.agent.telemetry.ports import Unobserved, Workloads
-from edge.errors import EngineError, NameInUseError, NoSuchContainerError
+from edge.errors import EngineError, NameInUseError, NoSuchContainerError, SecretUnavailableError
 from edge.model.container_spec import LABEL_DEFINITION_DIGEST, ContainerSpec
 from edge.model.container_spec_builder import (
     SpecContext,
@@ -26,6 +27,7 @@ from edge.model.plan import (
     Step,
     StopContainer,
 )
+from edge.model.secrets import DesiredSecret, secret_named
 from edge.model.task import Task
 from edge.model.task_definition import TaskDefinition
 
@@ -48,12 +50,23 @@ class StepRunner:
     """Performs steps. Every method may be called again after it failed, or after nobody knows whether it did."""
 
     def __init__(
-        self, engine: ContainerEngine, host: Host, identity: Identity, telemetry: Workloads | None = None
+        self,
+        engine: ContainerEngine,
+        host: Host,
+        identity: Identity,
+        vault: Vault,
+        telemetry: Workloads | None = None,
     ) -> None:
         self._engine = engine
         self._host = host
         self._identity = identity
+        self._vault = vault
+        self._secrets: Mapping[str, DesiredSecret] = {}
         self._telemetry = telemetry or Unobserved()
+
+    def know_secrets(self, secrets: Iterable[DesiredSecret]) -> None:
+        """These are the secrets in force; from any thread."""
+        self._secrets = {one.name: one for one in secrets}
 
     def perform(self, step: Step, task: Task, definition: TaskDefinition) -> StepOutcome:
         """Perform one step of `task`.
@@ -73,8 +86,7 @@ class StepRunner:
             case CreateContainer():
                 return self._create(step.container, task, definition)
             case StartContainer():
-                self._limit(task, definition)
-                return self._engine.start(task.container(step.container).runtime_id)
+                return self._start(step.container, task, definition)
             case StopContainer():
                 return self._stop(step.container, task, definition)
             case RemoveContainer():
@@ -85,6 +97,8 @@ class StepRunner:
             case ReleaseTask():
                 for name in task_volume_names(definition, task.task_id):
                     self._engine.remove_volume(name)
+                for one in definition.container_definitions:
+                    self._engine.forget_secrets([file for _, file in self._files(one.name, task, definition)])
                 self._host.release_task(task.task_id)
                 self._telemetry.release(task.task_id)
                 return None
@@ -119,6 +133,24 @@ class StepRunner:
         except NameInUseError:
             return self._settle_name(spec, task)
         return FoundContainer(runtime_id, spec.name, dict(spec.labels), EngineStatus.CREATED, image_id=spec.image_id)
+
+    def _start(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
+        self._limit(task, definition)
+        named = {one.name: secret_named(one.value_from) or "" for one in definition.container(name).secrets}
+        secrets = self._secrets
+        missing = sorted({secret for secret in named.values() if secret not in secrets})
+        if missing:
+            raise SecretUnavailableError(
+                f"unable to pull secrets: this device was not given {', '.join(missing)}",
+                hint="`edge secret ls` shows what the fleet has; `edge fleet publish` gives devices what they lack.",
+            )
+        placed = [(file, secrets[named[variable]]) for variable, file in self._files(name, task, definition)]
+        with self._vault.opened(placed):
+            return self._engine.start(task.container(name).runtime_id)
+
+    def _files(self, name: str, task: Task, definition: TaskDefinition) -> Sequence[tuple[str, str]]:
+        variables = [one.name for one in definition.container(name).secrets]
+        return self._vault.files(task.task_id, name, variables) if variables else ()
 
     def _check_policy(self, definition: TaskDefinition, spec: ContainerSpec) -> None:
         """Once more, as things are now: the policy may have become stricter, and a path may be a link."""
@@ -191,6 +223,7 @@ class StepRunner:
             telemetry_folder=prepared.readings_folder,
             log_path=prepared.log_path,
             pids_limit=self._identity.policy.pids_limit,
+            secrets=tuple(self._files(name, task, definition)),
         )
         return build_container_spec(definition, name, context)
 

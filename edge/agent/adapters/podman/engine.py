@@ -1,5 +1,6 @@
 """`ContainerEngine` fulfilled by Podman 4.3.1 to 5.x over its service's socket."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from edge.agent.adapters.podman.exits import ExitWatcher, is_process_of
 from edge.agent.adapters.podman.kernel_log import killed_for_memory
 from edge.agent.adapters.podman.log_frames import LogStream
 from edge.agent.adapters.podman.runtime_exec import RuntimeExec
+from edge.agent.adapters.podman.secret_places import SecretPlaces
 from edge.agent.adapters.podman.spec import render_spec
 from edge.agent.engine.ports import EngineStatus, FoundContainer, Image, LogLine
 from edge.errors import (
@@ -74,6 +76,7 @@ class PodmanEngine:
         self._exits = ExitWatcher()
         self._limits = dict(choose_ulimits(read_facts()))
         self._checks = RuntimeExec(self._runtime_of)
+        self._secrets = SecretPlaces(self._api)
 
     def version(self) -> str:
         """See `ContainerEngine`."""
@@ -143,6 +146,7 @@ class PodmanEngine:
         for mount in spec.mounts:
             if mount.kind == "bind":
                 _make_source(Path(mount.source))
+        self._secrets.remember([file for _, file in spec.secrets])
         try:
             return self._create(spec)
         except NameInUseError:
@@ -166,16 +170,24 @@ class PodmanEngine:
 
     def start(self, runtime_id: str) -> FoundContainer:
         """See `ContainerEngine`."""
-        self._api.call(
-            "POST",
-            f"/containers/{runtime_id}/start",
-            timeout=_CREATE_SECONDS,
-            reason="CannotStartContainerError",
-            missing=NoSuchContainerError,
-        )
+        try:
+            self._api.call(
+                "POST",
+                f"/containers/{runtime_id}/start",
+                timeout=_CREATE_SECONDS,
+                reason="CannotStartContainerError",
+                missing=NoSuchContainerError,
+            )
+        except EngineError:
+            # Podman had written its configuration before it failed.
+            with contextlib.suppress(EngineError):
+                if (failed := self.inspect(runtime_id)) is not None:
+                    self._secrets.cover(failed)
+            raise
         found = self.inspect(runtime_id)
         if found is None:
             raise NoSuchContainerError(f"container {runtime_id[:12]} was removed while it started")
+        self._secrets.cover(found)
         return found
 
     def stop(self, runtime_id: str, timeout_seconds: int) -> None:
@@ -254,7 +266,10 @@ class PodmanEngine:
             parameters={"all": "true", "filters": filters},
             reason="CannotListContainersError",
         )
-        listed = (_listed(row) for row in answer.json())
+        listed = [_listed(row) for row in answer.json()]
+        for container in listed:
+            # It may have been started by an agent that was killed before it could do this.
+            self._secrets.cover_if_possible(container)
         found = (self._settled(container) for container in listed)
         return tuple(container for container in found if container is not None)
 
@@ -265,6 +280,10 @@ class PodmanEngine:
         if listed.status is EngineStatus.RUNNING and is_process_of(listed.runtime_id, listed.pid):
             return listed
         return self.inspect(listed.runtime_id)
+
+    def forget_secrets(self, files: Sequence[str]) -> None:
+        """See `ContainerEngine`."""
+        self._secrets.forget(files)
 
     # --- volumes
 

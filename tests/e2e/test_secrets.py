@@ -15,7 +15,6 @@ import pytest
 from edge.fleet.folder import open_fleet
 from edge.mqtt.broker import Connected, Subscribed
 from edge.mqtt.paho_broker import PahoBroker
-
 from tests.support.podman import PodmanService
 from tests.support.recorder import Recorder
 from tests.support.stack import DEVICE, Stack
@@ -33,7 +32,7 @@ def canary() -> str:
 def keyed(stack: Stack) -> Iterator[Stack]:
     """A stack whose device has told its key."""
     stack.wait("the device to tell its key", lambda: key_of(stack))
-    yield stack
+    return stack
 
 
 @contextmanager
@@ -105,7 +104,7 @@ def test_a_container_has_its_secret_and_nothing_else_of_the_device_or_the_broker
     assert canary not in podman.run_cli("inspect", *keyed.running())
     assert canary not in podman.run_cli("secret", "inspect", *podman.run_cli("secret", "ls", "-q").split())
     assert canary not in subprocess.run(["ps", "-ww", "axo", "args"], capture_output=True, text=True, check=True).stdout
-    assert files_with(Path("/dev/shm"), canary) + files_with(Path("/run"), canary) == []
+    assert files_with(Path("/dev/shm"), canary) + files_with(Path("/run/runc"), canary) == []
     # The broker: every message that went over it, and its own files; the operator's: the fleet's folder.
     told = messages.messages()
     assert {"desired", "reported", "ack", "birth"} <= {message.topic.rpartition("/")[2] for message in told}
@@ -143,11 +142,11 @@ def test_a_task_waits_for_a_secret_that_is_gone_and_starts_when_it_comes(keyed: 
     keyed.wait("it to be gone", lambda: "sealed" not in desired(keyed))
     podman_restart(keyed)
     reason = keyed.wait("the reason", lambda: keyed.task(task_id).get("pendingReason"))
-    assert reason.startswith(
+    assert str(reason).startswith(
         "ResourceInitializationError: unable to pull secrets: this device was not given db-password"
     )
     set_secret(keyed, "db-password", "third")
-    keyed.wait("it to run", lambda: keyed.running())
+    keyed.wait("it to run", keyed.running)
     assert environment(keyed, task_id)["PW"] == "third"
 
 

@@ -18,12 +18,13 @@ from edge.agent.adapters.podman import PodmanEngine
 from edge.agent.adapters.vault import MemoryVault
 from edge.agent.config import AgentConfig
 from edge.agent.engine.clock_floor import CLOCK_FLOOR
-from edge.agent.engine.engine import Engine, Parts
-from edge.agent.engine.events import BirthChanged, ImagesSeen, StopRequested
+from edge.agent.engine.engine import Engine
+from edge.agent.engine.events import BirthChanged, ImagesSeen, StopRequested, Witnessed
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
+from edge.agent.engine.parts import Parts
 from edge.agent.engine.ports import Clock, ContainerEngine, Host
 from edge.agent.engine.reports import Reporter
 from edge.agent.engine.steps import Identity
@@ -84,7 +85,12 @@ def run(
         broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)
         sending = Sending(config, facts.boot_id, machine_clock, broker)
-        renewal = Renewal(config, broker, clock)
+        renewal = Renewal(
+            config,
+            broker,
+            clock,
+            lambda outcome, reason: inbox.put(Witnessed("certificate", {"outcome": outcome, "reason": reason})),
+        )
         telling = KeyTelling(config, lambda: inbox.put(BirthChanged()))
         vault = MemoryVault(config.secrets_key, config.cluster, config.device, owner=str(config.state_dir))
         parts = Parts(
@@ -103,6 +109,7 @@ def run(
             heard=lambda event: renewal.hear(event) or sending.hear(event),
             telemetry=sending.describe,
             time_passed=clock.raise_to,
+            audit=sending.audit,
         )
         engine = Engine(parts, inbox)
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())

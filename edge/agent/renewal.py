@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,10 @@ def due_at(begins: datetime, ends: datetime, device: str) -> datetime:
     return begins + timedelta(seconds=(ends - begins).total_seconds() * share)
 
 
+def _unheard(_outcome: str, _reason: str) -> None:
+    """For a renewal without an audit trail."""
+
+
 class Renewal:
     """Keeps the device's certificate fresh, on a thread of its own.
 
@@ -56,9 +61,13 @@ class Renewal:
         broker: The agent's connection.
         clock: Tells what time has passed at least: a certificate is never renewed too late for a clock that is behind
             unnoticed, only as late as the clock is.
+        witnessed: Told what became of a certificate that came: `RENEWED` or `REFUSED`, and why.
     """
 
-    def __init__(self, config: AgentConfig, broker: Broker, clock: Clock) -> None:
+    def __init__(
+        self, config: AgentConfig, broker: Broker, clock: Clock, witnessed: Callable[[str, str], None] = _unheard
+    ) -> None:
+        self._witnessed = witnessed
         self._config = config
         self._broker = broker
         self._clock = clock
@@ -169,10 +178,12 @@ class Renewal:
             replace_identity(self._config, certificate, key)
         except (EdgeError, ValidationError, OSError) as error:
             _log.warning("a new certificate was refused: %s", str(error).splitlines()[0])
+            self._witnessed("REFUSED", str(error).splitlines()[0])
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._look_at = self._clock.monotonic() + CHECK_SECONDS
             _log.info("there is a new certificate; it counts from the next connection on")
+            self._witnessed("RENEWED", "")
         self._broker.acknowledge(message)
 
     @property

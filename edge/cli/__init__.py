@@ -89,6 +89,8 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("telemetry", "tail"): Row("edge.cli.telemetry_tail", "show and follow stored records"),
     ("telemetry", "export"): Row("edge.cli.telemetry_export", "write stored records as JSON lines or CSV"),
     ("telemetry", "check"): Row("edge.cli.telemetry_check", "check that every record is accounted for"),
+    ("audit", "ls"): Row("edge.cli.audit_ls", "show what was asked of devices, by whom, and what came of it"),
+    ("audit", "verify"): Row("edge.cli.audit_verify", "check that nobody changed the devices' audit trails"),
     ("events",): Row("edge.cli.events", "follow state changes of the whole fleet"),
     ("agent", "run"): Row("edge.cli.agent_run", "run the agent on this device", on_fleet=False),
     ("agent", "enroll"): Row(

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 from edge.errors import InvalidInputError
 from edge.model.document import Document
 
-NAME_OF_A_SECRET: Final = r"^[A-Za-z0-9_.-]{1,128}(?:/[A-Za-z0-9_.-]{1,128}){0,7}$"
+NAME_OF_A_SECRET: Final = r"^[A-Za-z0-9_.-]{1,128}(?:/[A-Za-z0-9_.-]{1,128}){0,7}$"  # noqa: S105 - a pattern
 """`db-password`, `shop/db/password`."""
 SECRET_ARN: Final = "arn:edge:secrets:::secret/"  # noqa: S105 - the beginning of a name
 VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"

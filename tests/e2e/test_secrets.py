@@ -29,7 +29,7 @@ def canary() -> str:
 
 
 @pytest.fixture
-def keyed(stack: Stack) -> Iterator[Stack]:
+def keyed(stack: Stack) -> Stack:
     """A stack whose device has told its key."""
     stack.wait("the device to tell its key", lambda: key_of(stack))
     return stack

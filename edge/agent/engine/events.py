@@ -115,6 +115,14 @@ class LocalAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Something happened outside the engine that belongs into the audit trail."""
+
+    what: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class BirthChanged:
     """What the device is has more to it than when it was told last."""
 
@@ -135,4 +143,13 @@ ContainerEvent = (
     | ListingFailed
 )
 """What the container engine's side has to say."""
-Event = ContainerEvent | ContainerExited | BrokerReported | BirthChanged | CommandEnded | LocalAsked | StopRequested
+Event = (
+    ContainerEvent
+    | ContainerExited
+    | BrokerReported
+    | BirthChanged
+    | Witnessed
+    | CommandEnded
+    | LocalAsked
+    | StopRequested
+)

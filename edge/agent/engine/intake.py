@@ -113,21 +113,24 @@ class Judge:
             tuple(state.secrets),
         )
 
-    def command(self, data: bytes, *, op: str, command_id: str, now: str, clock_is_good: bool) -> Command:
-        """Return the command in an envelope that came on the topic of `op` and `command_id`.
+    def command(
+        self, data: bytes, *, op: str, command_id: str, now: str, clock_is_good: bool
+    ) -> tuple[Command, tuple[str, ...]]:
+        """Return the command in an envelope that came on the topic of `op` and `command_id`, and which keys signed it.
 
         Raises:
             TrustError: Malformed, not signed by whom it must be, or meant for another device or topic.
             ExpiredError: It came too late, by a clock that is known good.
             InvalidInputError: Signed, and still wrong.
         """
-        command = _parse(Command, self._open(data, COMMAND_TYPE).payload)
+        found = self._open(data, COMMAND_TYPE)
+        command = _parse(Command, found.payload)
         self._check_address(command.cluster, command.device)
         if (command.op, command.id) != (op, command_id):
             raise TrustError(f"the command is {command.op}/{command.id}, its topic says {op}/{command_id}")
         if clock_is_good and _instant(command.expires_at) < _instant(now):
             raise ExpiredError(f"the command expired at {command.expires_at}; it is {now}")
-        return command
+        return command, found.key_ids
 
     def head(self, data: bytes, *, nonce: str) -> Head:
         """Return the head in an envelope that answers the question of `nonce`.

@@ -23,6 +23,10 @@ MAXIMUM_TASKS: Final = 32
 """Tasks begun at the device that have not stopped."""
 
 
+def _unnoted(_what: str, **_fields: object) -> None:
+    """For a desk without an audit trail."""
+
+
 class Desk:
     """Answers; only the engine's thread touches it."""
 
@@ -33,11 +37,13 @@ class Desk:
         identity: Identity,
         *,
         describe_event: Callable[[Mapping[str, Any]], tuple[str, bytes]],
+        audit: Callable[..., None] = _unnoted,
     ) -> None:
         self._reconciler = reconciler
         self._clock = clock
         self._identity = identity
         self._describe_event = describe_event
+        self._audit = audit
         self._definitions: Mapping[str, AcceptedDefinition] = {}
 
     def assign(self, assignment: Assignment) -> None:
@@ -141,3 +147,5 @@ class Desk:
             **more,
         }
         self._reconciler.change.events.append(self._describe_event(detail))
+        who = {"user": peer.name, "uid": peer.uid}
+        self._audit("local", action=action, outcome="DONE", tasks=[task.task_id for task in tasks], **who, **more)

@@ -1,7 +1,6 @@
 """`edge audit ls`."""
 
 import argparse
-from collections import deque
 from typing import Any
 
 from edge.cli.output import print_json, print_table
@@ -31,7 +30,11 @@ def run(args: argparse.Namespace) -> int:
     """Show them."""
     with opened(args) as fleet, telemetry(fleet) as store:
         found = store.records(fleet.settings.cluster, device=args.device or "", stream=AUDIT.name)
-        chosen = deque((one for one in found if args.what in ("", one.body.get("what"))), maxlen=max(0, args.count))
+        in_order = sorted(found, key=lambda one: (one.device, one.epoch, one.number))
+        # A device that died sends again what it had not noted as sent.
+        each = {(one.device, one.body.get("chain"), one.body.get("n")): one for one in reversed(in_order)}
+        wanted = [one for one in reversed(each.values()) if args.what in ("", one.body.get("what"))]
+        chosen = wanted[-args.count :] if args.count > 0 else []
     if args.output == "json":
         print_json({"records": [as_json(record) for record in chosen]})
     else:

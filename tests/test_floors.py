@@ -43,6 +43,7 @@ SETTINGS: Final = frozenset(
         "edge.agent.secrets_key",
         "edge.agent.secret_opening",
         "edge.agent.key_telling",
+        "edge.agent.task_token",
     }
 )
 STORE: Final = MQTT | {"edge.agent.store"}
@@ -75,6 +76,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent.secrets_key": MODEL | BESIDE | SETTINGS,
     "edge.agent.secret_opening": MODEL | BESIDE | SETTINGS,
     "edge.agent.key_telling": MODEL | BESIDE | SETTINGS,
+    "edge.agent.task_token": MODEL | BESIDE | SETTINGS,
     "edge.agent.store": STORE,
     "edge.agent.telemetry": TELEMETRY,
     "edge.agent.engine": ENGINE,
@@ -113,6 +115,7 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
             "edge.model.sealing",
             "edge.agent.device_key",
             "edge.agent.secrets_key",
+            "edge.agent.task_token",
             "edge.fleet",
         }
     ),

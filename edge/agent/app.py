@@ -12,6 +12,7 @@ from typing import Any, Final
 from edge import __version__, locks, memory
 from edge.agent.adapters.clock import FlooredClock, SystemClock
 from edge.agent.adapters.host import LinuxHost
+from edge.agent.adapters.identity_server import TaskIdentities
 from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
@@ -93,6 +94,9 @@ def run(
         )
         telling = KeyTelling(config, lambda: inbox.put(BirthChanged()))
         vault = MemoryVault(config.secrets_key, config.cluster, config.device, owner=str(config.state_dir))
+        identities = TaskIdentities(
+            config.cluster, config.device, config.identity_key, lambda: identity_file(config), clock.now
+        )
         parts = Parts(
             store=store,
             broker=broker,
@@ -100,7 +104,14 @@ def run(
             judge=Judge(trust, config.cluster, config.device, config.policy),
             reporter=Reporter(identity, facts, clock, __version__, secrets_key=telling.describe),
             hands=WorkerHands(
-                containers, host, identity, streams, inbox.put, vault=vault, telemetry=sending.collecting
+                containers,
+                host,
+                identity,
+                streams,
+                inbox.put,
+                vault=vault,
+                telemetry=sending.collecting,
+                identities=identities,
             ),
             streams=streams,
             connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
@@ -121,6 +132,7 @@ def run(
             finally:
                 local.close()
                 renewal.close()
+                identities.close()
                 sending.close()
                 containers.close()
                 store.close()

@@ -87,6 +87,11 @@ class AgentConfig:
         return self.state_dir / "secrets.key"
 
     @property
+    def identity_key(self) -> Path:
+        """What containers show when they ask who they are is made from it."""
+        return self.state_dir / "task-identity.key"
+
+    @property
     def pid_file(self) -> Path:
         """Holds the running agent's process id, and its lock."""
         return self.state_dir / "agent.pid"

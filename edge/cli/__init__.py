@@ -53,6 +53,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("fleet", "enrollment", "ls"): Row("edge.cli.fleet_enrollment_ls", "list the devices that wait for an operator"),
     ("fleet", "enrollment", "approve"): Row("edge.cli.fleet_enrollment_approve", "give a waiting device its identity"),
     ("fleet", "enrollment", "deny"): Row("edge.cli.fleet_enrollment_deny", "refuse a waiting device"),
+    ("fleet", "token", "verify"): Row("edge.cli.fleet_token_verify", "verify who a task says it is"),
     ("fleet", "device", "add"): _DEVICE_ADD,
     ("fleet", "device", "ls"): _DEVICE_LS,
     ("fleet", "device", "show"): _DEVICE_SHOW,

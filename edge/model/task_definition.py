@@ -47,6 +47,8 @@ def _with_unit(value: object, unit: str, factor: int) -> object:
     return int(number) if number == int(number) else value
 
 
+ROLE_PATTERN: Final = r"^(arn:[A-Za-z0-9:_-]{1,200}:role/(?:[A-Za-z0-9+=,.@_-]{1,64}/){0,4})?[A-Za-z0-9+=,.@_-]{1,64}$"
+"""A name, or an ARN, as IAM has them."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 Text = Annotated[str, Field(max_length=32 * 1024)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
@@ -225,6 +227,7 @@ class TaskDefinition(Part):
     """A task definition that was found good; `cpu` in units of 1/1024 of a core, `memory` in MiB."""
 
     family: Annotated[str, Field(pattern=FAMILY_PATTERN)]
+    task_role_arn: Annotated[str, Field(pattern=ROLE_PATTERN)] = ""
     network_mode: Literal["bridge", "host", "none"] = "bridge"
     requires_compatibilities: list[Literal["EC2", "EXTERNAL", "FARGATE", "MANAGED_INSTANCES"]] = Field(
         default_factory=list

@@ -17,6 +17,7 @@ AWS_ONLY: Final = "it is a service of AWS that a device of your own does not hav
 TASK_READ: Final = frozenset(
     {
         "family",
+        "taskRoleArn",
         "networkMode",
         "requiresCompatibilities",
         "runtimePlatform",
@@ -43,7 +44,6 @@ TASK_TOLERATED: Final = frozenset(
 )
 """What `aws ecs describe-task-definition` adds, and the role of ECS's own agent: nothing of it says how a task runs."""
 TASK_REFUSED: Final[Mapping[str, str]] = {
-    "taskRoleArn": NOT_YET,
     "pidMode": NOT_YET,
     "ipcMode": NOT_YET,
     "placementConstraints": NOT_YET,

@@ -87,6 +87,11 @@ def check_definition(definition: "TaskDefinition") -> Iterator[Problem]:
     for name, count in Counter(container.name for container in containers).items():
         if count > 1:
             yield "containerDefinitions", f"{count} containers are named {name}"
+    if definition.task_role_arn and definition.network_mode == "host":
+        yield (
+            "taskRoleArn",
+            "with networkMode host a task has no network of its own, in which only it could ask who it is",
+        )
     yield from _check_memory(definition)
     yield from _check_volumes(definition)
     yield from _check_ports(definition)

@@ -23,7 +23,7 @@ from edge.agent.engine.events import (
     StepSucceeded,
 )
 from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
-from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host, Vault
+from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host, Identities, Nobody, Vault
 from edge.agent.engine.steps import Identity, StepRunner
 from edge.agent.engine.workers import Workers
 from edge.agent.telemetry.ports import RunningContainer, Unobserved, Workloads
@@ -66,7 +66,9 @@ class WorkerHands:
         *,
         vault: Vault,
         telemetry: Workloads | None = None,
+        identities: Identities | None = None,
     ) -> None:
+        self._identities = identities or Nobody()
         self._engine = engine
         self._host = host
         self._identity = identity
@@ -74,7 +76,7 @@ class WorkerHands:
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
         self._telemetry = telemetry or Unobserved()
-        self._runner = StepRunner(engine, host, identity, vault, self._telemetry)
+        self._runner = StepRunner(engine, host, identity, vault, self._telemetry, self._identities)
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)
@@ -134,6 +136,7 @@ class WorkerHands:
     def watch(self, container: FoundContainer) -> None:
         """Tell when the container's process is gone, and how the container is then."""
         self._telemetry.runs(RunningContainer(container.runtime_id, container.pid, *container_of(container)))
+        self._identities.runs(container)
         self._engine.watch_exit(container, self._exited)
 
     def remove_orphan(self, container: FoundContainer) -> None:
@@ -166,6 +169,7 @@ class WorkerHands:
 
     def _exited(self, runtime_id: str) -> None:
         self._telemetry.ended(runtime_id)
+        self._identities.ended(runtime_id)
         self._put(ContainerExited(runtime_id))
 
     def inspect(self, runtime_id: str) -> None:

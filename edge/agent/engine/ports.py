@@ -4,7 +4,7 @@ Only what this project does not control is behind a port: the container engine, 
 (The broker's port is `edge.mqtt.broker`; SQLite is ours and is used directly.)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -242,6 +242,37 @@ class Vault(Protocol):
                 or was changed. None of them stands anywhere then.
         """
         ...
+
+
+class Identities(Protocol):
+    """Lets the containers of tasks with a role ask who they are. Nothing here may fail: no container waits for it."""
+
+    def environment(self, task_id: str, container: str) -> Mapping[str, str]:
+        """Return the variables by which a container that is about to be made will ask."""
+        ...
+
+    def runs(self, container: FoundContainer) -> None:
+        """The container's process runs; told of every one, and does not wait."""
+        ...
+
+    def ended(self, runtime_id: str) -> None:
+        """The container's process is gone."""
+        ...
+
+
+class Nobody:
+    """`Identities` of an agent that tells nobody."""
+
+    def environment(self, task_id: str, container: str) -> Mapping[str, str]:
+        """See `Identities`."""
+        del task_id, container
+        return {}
+
+    def runs(self, container: FoundContainer) -> None:
+        """See `Identities`."""
+
+    def ended(self, runtime_id: str) -> None:
+        """See `Identities`."""
 
 
 class Clock(Protocol):

@@ -6,7 +6,16 @@ from typing import assert_never
 
 from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import StepOutcome
-from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image, Vault
+from edge.agent.engine.ports import (
+    ContainerEngine,
+    EngineStatus,
+    FoundContainer,
+    Host,
+    Identities,
+    Image,
+    Nobody,
+    Vault,
+)
 from edge.agent.telemetry.ports import Unobserved, Workloads
 from edge.errors import EngineError, NameInUseError, NoSuchContainerError, SecretUnavailableError
 from edge.model.container_spec import LABEL_DEFINITION_DIGEST, ContainerSpec
@@ -56,7 +65,9 @@ class StepRunner:
         identity: Identity,
         vault: Vault,
         telemetry: Workloads | None = None,
+        identities: Identities | None = None,
     ) -> None:
+        self._identities = identities or Nobody()
         self._engine = engine
         self._host = host
         self._identity = identity
@@ -224,6 +235,8 @@ class StepRunner:
             log_path=prepared.log_path,
             pids_limit=self._identity.policy.pids_limit,
             secrets=tuple(self._files(name, task, definition)),
+            definition_key=task.definition_key,
+            identity=self._identities.environment(task.task_id, name) if definition.task_role_arn else {},
         )
         return build_container_spec(definition, name, context)
 

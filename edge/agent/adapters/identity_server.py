@@ -168,16 +168,8 @@ class TaskIdentities:
                 _log.debug("a question who a task is was broken off: %s", error)
 
     def _answer(self, served: _Served, connected: socket.socket) -> bytes:
-        reader = RequestReader()
         try:
-            while (request := reader.next()) is None:
-                if reader.expected:
-                    raise RefusedRequest(HTTPStatus.BAD_REQUEST, "a question has no body")
-                data = connected.recv(8192)
-                if not data:
-                    raise RefusedRequest(HTTPStatus.BAD_REQUEST, "the request ended in its middle")
-                reader.feed(data)
-            return _json(self._document(served, request))
+            return _json(self._document(served, _question(connected)))
         except RefusedRequest as refusal:
             return response(refusal.status, str(refusal), keep_alive=False)
         except EdgeError as error:
@@ -249,6 +241,16 @@ class TaskIdentities:
             key = os.urandom(_KEY_BYTES)
             write_atomically(self._key_file, key)
         return key
+
+
+def _question(connected: socket.socket) -> Request:
+    reader = RequestReader()
+    while (request := reader.next()) is None:
+        data = b"" if reader.expected else connected.recv(8192)
+        if not data:
+            raise RefusedRequest(HTTPStatus.BAD_REQUEST, "a question has no body, and an end")
+        reader.feed(data)
+    return request
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -54,9 +54,14 @@ def _bound_by_another(namespace: int) -> socket.socket:
         command = (sys.executable, "-m", "edge.agent.adapters.netns_listener", str(namespace))
         try:
             done = subprocess.run(  # noqa: S603 - our own
-                command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(namespace,),
-                timeout=_SECONDS, check=False,
-            )  # fmt: skip
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(namespace,),
+                timeout=_SECONDS,
+                check=False,
+            )
         except (OSError, subprocess.SubprocessError) as error:
             raise EngineError(f"cannot listen inside a container: {error}") from error
         if done.returncode:

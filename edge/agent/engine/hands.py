@@ -76,7 +76,7 @@ class WorkerHands:
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
         self._telemetry = telemetry or Unobserved()
-        self._runner = StepRunner(engine, host, identity, vault, self._telemetry, self._identities)
+        self._runner = StepRunner(engine, host, identity, vault, telemetry=self._telemetry, identities=self._identities)
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)

@@ -58,12 +58,13 @@ class Identity:
 class StepRunner:
     """Performs steps. Every method may be called again after it failed, or after nobody knows whether it did."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - wired in one place
         self,
         engine: ContainerEngine,
         host: Host,
         identity: Identity,
         vault: Vault,
+        *,
         telemetry: Workloads | None = None,
         identities: Identities | None = None,
     ) -> None:

@@ -110,7 +110,8 @@ def test_the_metadata_is_ecs_s_and_the_endpoint_comes_back_with_the_agent_and_th
     assert till.get(uri) == ""
     stack.start_agent()
     stack.wait("the endpoint again", lambda: till.get(uri))
-    assert json.loads(till.get(uri)) == told
+    # Podman's list knows whole seconds only.
+    assert json.loads(till.get(uri)) | {"StartedAt": ""} == told | {"StartedAt": ""}
     stack.edge("device", "revoke", DEVICE)
     verify(stack, till.credentials()["Token"], expect=5)
 

@@ -45,6 +45,7 @@ _REQUEST_SECONDS: Final = 5.0
 _MOST_AUDIENCES: Final = 8
 """Of one container: each costs a signature."""
 _SIGN_SECONDS: Final = 60.0
+_END_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class TaskIdentities:
         self._served: dict[str, _Served] = {}
         self._tokens: dict[tuple[str, str], tuple[str, int]] = {}
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
     def environment(self, task_id: str, container: str) -> Mapping[str, str]:
         """See `Identities`."""
@@ -89,22 +92,27 @@ class TaskIdentities:
 
     def ended(self, runtime_id: str) -> None:
         """See `Identities`."""
-        if self._thread is not None:
-            self._tell(runtime_id)
+        self._tell(runtime_id)
 
     def close(self) -> None:
-        """End."""
+        """End, without waiting long for a token that is being signed."""
+        self._tell(None)
+        with self._lock:
+            self._closed = True
         if self._thread is not None:
-            self._tell(None)
-            self._thread.join()
-        os.close(self._wake)
+            self._thread.join(_END_SECONDS)
+        if self._thread is None or not self._thread.is_alive():
+            os.close(self._wake)
 
     def _tell(self, news: FoundContainer | str | None) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="identity", daemon=True)
-            self._thread.start()
-        self._news.put(news)
-        os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if self._closed or (self._thread is None and not isinstance(news, FoundContainer)):
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="identity", daemon=True)
+                self._thread.start()
+            self._news.put(news)
+            os.eventfd_write(self._wake, 1)
 
     # --- the thread
 

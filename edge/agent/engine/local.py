@@ -106,6 +106,11 @@ class Desk:
                 "a task definition that is given at the device cannot name secrets",
                 hint="Run one that the device has from the fleet, by its name.",
             )
+        if definition.task_role_arn:
+            raise InvalidInputError(
+                "a task definition that is given at the device cannot have a role",
+                hint="Who has which role is the fleet's to say: run one that the device has from it.",
+            )
         problems = tuple(self._identity.policy.problems(definition))
         if problems:
             raise InvalidInputError("this device's policy forbids it", problems=problems)

@@ -136,6 +136,9 @@ class TaskIdentities:
             if news is None:
                 return False
             runtime_id = news if isinstance(news, str) else news.runtime_id
+            known = self._served.get(runtime_id)
+            if known is not None and isinstance(news, FoundContainer) and known.container.pid == news.pid:
+                continue  # told twice
             former = self._served.pop(runtime_id, None)
             if former is not None:
                 selector.unregister(former.listener)

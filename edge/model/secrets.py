@@ -71,9 +71,9 @@ def secrets_of(definition: Mapping[str, Any], container: str = "") -> dict[str, 
         container: Only those of this container.
     """
     return {
-        f"{one['name']}/{secret['name']}": secret_named(secret["valueFrom"]) or ""
+        f"{one.get('name', '')}/{secret['name']}": secret_named(secret["valueFrom"]) or ""
         for one in definition.get("containerDefinitions", ())
-        if container in ("", one["name"])
+        if container in ("", one.get("name"))
         for secret in one.get("secrets", ())
     }
 

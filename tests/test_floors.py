@@ -87,7 +87,9 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "paho": frozenset({"edge.mqtt"}),
     "rich": frozenset({"edge.cli"}),
     "sqlite3": frozenset({"edge.agent.store", "edge.agent.local_status", "edge.fleet.database"}),
-    "cryptography": frozenset({"edge.model.envelope", "edge.model.trust", "edge.agent.device_key", "edge.fleet"}),
+    "cryptography": frozenset(
+        {"edge.model.envelope", "edge.model.trust", "edge.model.image_trust", "edge.agent.device_key", "edge.fleet"}
+    ),
 }
 """Libraries that cost memory or time to import, or whose exceptions must not travel, and where each one may be."""
 

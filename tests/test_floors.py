@@ -33,7 +33,13 @@ BESIDE: Final = frozenset(
 MODEL: Final = GROUND | {"edge.model"}
 MQTT: Final = MODEL | BESIDE | {"edge.mqtt"}
 SETTINGS: Final = frozenset(
-    {"edge.agent.config", "edge.agent.trust_file", "edge.agent.identity_file", "edge.agent.device_key"}
+    {
+        "edge.agent.config",
+        "edge.agent.image_rules",
+        "edge.agent.trust_file",
+        "edge.agent.identity_file",
+        "edge.agent.device_key",
+    }
 )
 STORE: Final = MQTT | {"edge.agent.store"}
 TELEMETRY: Final = STORE | {"edge.agent.telemetry"}
@@ -56,6 +62,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     # A package's own `__init__` re-exports nothing.
     "edge.agent": frozenset(),
     "edge.agent.config": MODEL | BESIDE | SETTINGS,
+    "edge.agent.image_rules": MODEL | BESIDE | SETTINGS,
     "edge.agent.trust_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.identity_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.device_key": MODEL | BESIDE | SETTINGS,

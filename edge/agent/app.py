@@ -12,6 +12,7 @@ from typing import Any, Final
 from edge import __version__, locks, memory
 from edge.agent.adapters.clock import FlooredClock, SystemClock
 from edge.agent.adapters.host import LinuxHost
+from edge.agent.adapters.image_proofs import ImageProofs
 from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
@@ -20,6 +21,7 @@ from edge.agent.engine.clock_floor import CLOCK_FLOOR
 from edge.agent.engine.engine import Engine, Parts
 from edge.agent.engine.events import ImagesSeen, StopRequested
 from edge.agent.engine.hands import WorkerHands
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
@@ -33,6 +35,7 @@ from edge.agent.store.state import StateStore
 from edge.agent.trust_file import load_trust
 from edge.errors import RefusedError, StoreFullError
 from edge.files import make_folder
+from edge.model.trust import TrustedSet
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.paho_broker import PahoBroker
 from edge.stop_signals import stopped_by_signals
@@ -79,6 +82,9 @@ def run(
         containers = make_engine(config.podman_socket, images)
         broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)
+        image_keys = _ImageKeys()
+        proofs = ImageProofs(config.state_dir / "image-trust")
+        gate = ImageGate(containers, config.policy.images, proofs, image_keys.now)
         sending = Sending(config, facts.boot_id, machine_clock, broker)
         renewal = Renewal(config, broker, clock)
         parts = Parts(
@@ -87,7 +93,7 @@ def run(
             clock=clock,
             judge=Judge(trust, config.cluster, config.device, config.policy),
             reporter=Reporter(identity, facts, clock, __version__),
-            hands=WorkerHands(containers, host, identity, streams, inbox.put, telemetry=sending.collecting),
+            hands=WorkerHands(containers, host, identity, streams, inbox.put, telemetry=sending.collecting, gate=gate),
             streams=streams,
             connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
             idle=memory.release,
@@ -95,6 +101,7 @@ def run(
             heard=lambda event: renewal.hear(event) or sending.hear(event),
             telemetry=sending.describe,
             time_passed=clock.raise_to,
+            trusts=image_keys.take,
         )
         engine = Engine(parts, inbox)
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())
@@ -123,6 +130,21 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         key_file=identity,
         keepalive_seconds=config.keepalive_seconds,
     )
+
+
+class _ImageKeys:
+    """The trust bundle's keys for images, from the engine's thread to the workers."""
+
+    def __init__(self) -> None:
+        self._trusted: TrustedSet | None = None
+
+    def take(self, trusted: TrustedSet) -> None:
+        """These are in force."""
+        self._trusted = trusted
+
+    def now(self) -> tuple[bytes, ...]:
+        """In PEM."""
+        return self._trusted.image_keys() if self._trusted is not None else ()
 
 
 class _StatusFile:

@@ -38,6 +38,8 @@ class LayerFacts:
         source: A reference by digest of an image that has it, for fetching.
         below: The layer ids of the layers below it, the nearest first.
         head: Hexadecimal; the blob's bytes before its first span, which no span has.
+        sealed: Everything read of it is what its digest says, from the first byte on: it came whole, or by an index
+            that a proven manifest names. Of another one that is so once it is unpacked.
     """
 
     layer_id: str
@@ -50,6 +52,7 @@ class LayerFacts:
     source: str
     below: tuple[str, ...] = ()
     head: str = ""
+    sealed: bool = False
 
 
 class LayerFolders:

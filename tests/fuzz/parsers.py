@@ -11,7 +11,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from urllib3.response import BaseHTTPResponse, HTTPResponse
@@ -37,6 +37,10 @@ from edge.images.soci.ztoc import read_ztoc, write_ztoc
 from edge.model.device_policy import DevicePolicy
 from edge.model.documents import CertificateRequest
 from edge.model.envelope import open_envelope
+from edge.model.image_trust.certificate import certified_key, check_identity, read_certificates
+from edge.model.image_trust.evidence import Evidence, FoundSignature, read_evidence
+from edge.model.image_trust.log_entry import logged_at
+from edge.model.image_trust.verify import prove
 from edge.model.records import Block
 from edge.model.task_definition import parse_task_definition
 from edge.model.telemetry import BootClock, encode_block, parse_batch
@@ -167,10 +171,52 @@ def _layer(data: bytes) -> None:
     build_layer_index([data[:100], data[100:]], Compression.GZIP, span_size=1 << 15)
 
 
+def _evidence(data: bytes) -> None:
+    prove(read_evidence(data), seeds.KEYLESS_RULE, (), seeds.SIGNED_IMAGE)
+
+
+def _payload(data: bytes) -> None:
+    prove(Evidence(b"", seeds.SIGNED_MANIFEST, (FoundSignature(data, b"x"),)), seeds.KEY_RULE, (), seeds.SIGNED_IMAGE)
+
+
+def _signed_manifest(data: bytes) -> None:
+    for index, manifest in ((data, seeds.SIGNED_MANIFEST), (b"", data)):
+        with contextlib.suppress(TrustError):
+            prove(Evidence(index, manifest, (seeds.KEYLESS,)), seeds.KEYLESS_RULE, (), seeds.SIGNED_IMAGE)
+
+
+def _log_entry(data: bytes) -> None:
+    logged_at(replace(seeds.KEYLESS, log_entry=data), seeds.KEYLESS_RULE.log_keys, b"")
+
+
+def _log_body(data: bytes) -> None:
+    """The log promises whatever the fuzzer writes."""
+    found = seeds.LOG.promise_bytes(seeds.KEYLESS, data)
+    logged_at(found, seeds.KEYLESS_RULE.log_keys, b"")
+
+
+def _certificate(data: bytes) -> None:
+    """The fuzzer writes DER: it would not find base64 by itself."""
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(data) + b"\n-----END CERTIFICATE-----\n"
+    rule = seeds.KEYLESS_RULE
+    with contextlib.suppress(TrustError):
+        certified_key(seeds.KEYLESS.certificate, pem, rule.authorities, seeds.SIGNED_SECONDS)
+    certificate, _ = certified_key(pem, seeds.KEYLESS.chain, rule.authorities, seeds.SIGNED_SECONDS)
+    check_identity(certificate, rule.identity, rule.issuer)
+
+
+def _identity(data: bytes) -> None:
+    for certificate in read_certificates(
+        b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(data) + b"\n-----END CERTIFICATE-----\n"
+    ):
+        check_identity(certificate, seeds.KEYLESS_RULE.identity, seeds.KEYLESS_RULE.issuer)
+
+
+@dataclass(slots=True)
 class _Registry(Server):
     """A registry whose token server says what the fuzzer says."""
 
-    __slots__ = ("body",)
+    body: bytes = b""
 
     def _raw(self, *_: object) -> BaseHTTPResponse:
         return HTTPResponse(io.BytesIO(self.body), status=200, preload_content=False)
@@ -178,8 +224,7 @@ class _Registry(Server):
 
 def _token(data: bytes) -> None:
     challenge, _, body = data.partition(b"\n")
-    server = _Registry("registry.example", insecure=False, credentials=Credentials("u", "p", ""))
-    server.body = body
+    server = _Registry("registry.example", insecure=False, credentials=Credentials("u", "p", ""), body=body)
     server._answer_challenge(challenge.decode("latin-1"), "repository:app:pull")
     server._authorization("repository:app:pull")
 
@@ -249,6 +294,13 @@ PARSERS: Final = (
     Parser("tar", _tar, (InvalidInputError,), tuple(map(_tar_seed, (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))), 65536),
     Parser("gzip-layer", _layer, (InvalidInputError,), (seeds.LAYER,), 65536),
     Parser("registry-token", _token, (EdgeError,), seeds.CHALLENGES),
+    Parser("image-signatures", _evidence, (TrustError,), (seeds.EVIDENCE,), 16384),
+    Parser("signature-payload", _payload, (TrustError,), (seeds.KEYLESS.payload,)),
+    Parser("signed-manifest", _signed_manifest, (TrustError,), (seeds.SIGNED_MANIFEST, *_json(seeds.INDEX))),
+    Parser("log-entry", _log_entry, (TrustError,), (seeds.KEYLESS.log_entry,)),
+    Parser("log-body", _log_body, (TrustError,), (seeds.LOG_BODY,)),
+    Parser("signer-certificate", _certificate, (TrustError,), seeds.CERTIFICATES),
+    Parser("signer-identity", _identity, (TrustError,), seeds.CERTIFICATES),
     Parser("registry-error", _registry_error, (RegistryUnavailableError,), seeds.ERRORS),
 )
 BY_NAME: Final = {parser.name: parser for parser in PARSERS}

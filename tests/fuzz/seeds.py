@@ -1,5 +1,6 @@
 """Where fuzzing begins: one good input of each kind, small."""
 
+import base64
 import json
 import tarfile
 from collections.abc import Callable
@@ -10,15 +11,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from edge.images.oci.documents import digest_of
 from edge.images.soci.builder import build_layer_index
 from edge.images.soci.values import Compression
 from edge.images.soci.ztoc import write_ztoc
 from edge.model.documents import DESIRED_STATE_TYPE
 from edge.model.envelope import seal
+from edge.model.image_trust.evidence import Evidence
 from edge.model.topics import Topics
 from edge.model.trust import BundleRole, TrustBundle, bundle_key, make_bundle
 from edge.model.trust_chain import write_chain
 from tests.images.soci.layers import deflate, member, pieces, tar, text
+from tests.model.image_signers import SIGNED_AT, Fulcio, ImageSigner, Log
 from tests.model.signers import MemorySigner
 
 _DIGEST: Final = f"sha256:{'ab' * 32}"
@@ -181,6 +185,21 @@ HTTP_REQUESTS: Final = (
     b"POST /readings?name=a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}",
     b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.1\r\n\r\n",
     b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+)
+
+SIGNED_IMAGE: Final = "registry.example/app:1"
+SIGNED_MANIFEST: Final = json.dumps({"config": {"digest": _DIGEST}, "layers": []}).encode()
+LOG: Final = Log()
+_FULCIO: Final = Fulcio()
+KEYLESS: Final = _FULCIO.sign(digest_of(SIGNED_MANIFEST), "registry.example/app", LOG)
+KEYLESS_RULE: Final = _FULCIO.rule(LOG)
+KEY_RULE: Final = ImageSigner().rule()
+SIGNED_SECONDS: Final = int(SIGNED_AT.timestamp())
+EVIDENCE: Final = Evidence(b"", SIGNED_MANIFEST, (KEYLESS,)).to_bytes()
+LOG_BODY: Final = base64.b64decode(json.loads(KEYLESS.log_entry)["Payload"]["body"])
+CERTIFICATES: Final = tuple(
+    one.public_bytes(serialization.Encoding.DER)
+    for one in (x509.load_pem_x509_certificate(KEYLESS.certificate), _FULCIO.between, _FULCIO.root)
 )
 
 _TAR: Final = tar(

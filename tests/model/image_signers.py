@@ -86,8 +86,12 @@ class Log:
                 },
             },
         } | changes
+        return self.promise_bytes(found, json.dumps(body).encode(), at)
+
+    def promise_bytes(self, found: FoundSignature, body: bytes, at: datetime = SIGNED_AT) -> FoundSignature:
+        """The signature with an entry of any body."""
         entry = {
-            "body": base64.b64encode(json.dumps(body).encode()).decode(),
+            "body": base64.b64encode(body).decode(),
             "integratedTime": int(at.timestamp()),
             "logIndex": 7,
             "logID": hashlib.sha256(self.key.der).hexdigest(),

@@ -55,6 +55,7 @@ from edge.model.documents import (
     RevisionOutcome,
 )
 from edge.model.topics import parse_command, parse_device
+from edge.model.trust import TrustedSet
 from edge.mqtt.broker import (
     Broker,
     BrokerEvent,
@@ -97,6 +98,7 @@ class Parts:
         heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
         telemetry: How the outbox's streams stand.
         time_passed: Told a time that has passed, while the clock is in doubt.
+        trusts: Told the keys in force, at the beginning and whenever they change.
     """
 
     store: StateStore
@@ -112,6 +114,7 @@ class Parts:
     heard: Callable[[BrokerEvent], bool] = lambda _event: False
     telemetry: Callable[[], list[dict[str, Any]]] = list
     time_passed: Callable[[str], None] = lambda _time: None
+    trusts: Callable[[TrustedSet], None] = lambda _trusted: None
 
 
 class Engine:
@@ -126,6 +129,7 @@ class Engine:
         self._boot_id = parts.reporter.facts.boot_id
         self._revision = int(self._store.meta("revision") or 0)
         self._belief = Belief(self._store, parts.judge, self._revision)
+        parts.trusts(self._belief.judge.trust)
         self._heads = Heads(self._belief)
         self._floor = ClockFloor(self._clock, parts.time_passed)
         self._envelope_digest = self._store.meta("envelope_digest") or b""
@@ -315,6 +319,7 @@ class Engine:
     def _trust(self, message: MessageReceived) -> None:
         before = self._belief.problem
         if self._belief.follow(message.payload):
+            self._parts.trusts(self._belief.judge.trust)
             # What was refused because of its keys may count now: the broker gives it again.
             self._parts.broker.subscribe(((self._topics.desired, 1),))
         elif before == self._belief.problem:

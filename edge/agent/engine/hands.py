@@ -22,6 +22,7 @@ from edge.agent.engine.events import (
     StepOutcome,
     StepSucceeded,
 )
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
 from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host
 from edge.agent.engine.steps import Identity, StepRunner
@@ -64,6 +65,7 @@ class WorkerHands:
         inbox: Callable[[Event], None],
         *,
         telemetry: Workloads | None = None,
+        gate: ImageGate | None = None,
     ) -> None:
         self._engine = engine
         self._host = host
@@ -72,7 +74,7 @@ class WorkerHands:
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
         self._telemetry = telemetry or Unobserved()
-        self._runner = StepRunner(engine, host, identity, self._telemetry)
+        self._runner = StepRunner(engine, host, identity, self._telemetry, gate)
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)
@@ -209,7 +211,7 @@ class WorkerHands:
         """Fetch an image whether or not it is there."""
 
         def job() -> Mapping[str, Any]:
-            image = self._engine.pull(reference, self._identity.architecture)
+            image = self._runner.pull(reference)
             described = {"imageId": image.image_id, "digest": image.digest, "architecture": image.architecture}
             return {"image": {"reference": reference, **described}}
 

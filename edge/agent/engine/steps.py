@@ -5,6 +5,7 @@ from typing import assert_never
 
 from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import StepOutcome
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image
 from edge.agent.telemetry.ports import Unobserved, Workloads
 from edge.errors import EngineError, NameInUseError, NoSuchContainerError
@@ -48,9 +49,15 @@ class StepRunner:
     """Performs steps. Every method may be called again after it failed, or after nobody knows whether it did."""
 
     def __init__(
-        self, engine: ContainerEngine, host: Host, identity: Identity, telemetry: Workloads | None = None
+        self,
+        engine: ContainerEngine,
+        host: Host,
+        identity: Identity,
+        telemetry: Workloads | None = None,
+        gate: ImageGate | None = None,
     ) -> None:
         self._engine = engine
+        self._gate = gate or ImageGate(engine, identity.policy.images)
         self._host = host
         self._identity = identity
         self._telemetry = telemetry or Unobserved()
@@ -69,11 +76,12 @@ class StepRunner:
         match step:
             case FetchImage():
                 image = self.local_image(step, task, definition)
-                return image or self._engine.pull(task.container(step.container).reference, self._identity.architecture)
+                return image or self.pull(task.container(step.container).reference)
             case CreateContainer():
                 return self._create(step.container, task, definition)
             case StartContainer():
                 self._limit(task, definition)
+                self._check_image(step.container, task)
                 return self._engine.start(task.container(step.container).runtime_id)
             case StopContainer():
                 return self._stop(step.container, task, definition)
@@ -106,12 +114,20 @@ class StepRunner:
                 reason="CannotPullContainerError",
                 hint="Change runtimePlatform.cpuArchitecture, or run the task on another device.",
             )
-        image = self._engine.image(task.container(step.container).reference)
-        return image if image and image.architecture == self._identity.architecture else None
+        return self._gate.local(task.container(step.container).reference, self._identity.architecture)
+
+    def pull(self, reference: str) -> Image:
+        """Fetch an image that the device's policy lets run, whether or not it is here; raises as `ImageGate.pull`."""
+        return self._gate.pull(reference, self._identity.architecture)
+
+    def _check_image(self, name: str, task: Task) -> None:
+        container = task.container(name)
+        self._gate.check(container.reference, container.image_id, self._identity.architecture)
 
     def _create(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
         spec = self._spec(name, task, definition)
         self._check_policy(definition, spec)
+        self._check_image(name, task)
         for volume in volume_specs(definition, task.task_id):
             self._engine.create_volume(volume)
         try:

@@ -6,6 +6,7 @@ together, because whoever may push to the repository can add as many as they lik
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Evidence:
     manifest: bytes
     signatures: tuple[FoundSignature, ...]
     left_out: int = 0
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the documents a reference by digest may have meant."""
+        return tuple(f"sha256:{hashlib.sha256(one).hexdigest()}" for one in (self.manifest, self.index) if one)
 
     def to_bytes(self) -> bytes:
         """Return it as it is kept and handed over."""

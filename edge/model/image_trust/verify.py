@@ -61,6 +61,9 @@ def prove(evidence: Evidence, rule: ImageRule, fleet_keys: Sequence[bytes], imag
     digest = _digest(evidence.manifest)
     image_id = _image_id(evidence.manifest)
     signed = {digest} | _listed_in(evidence.index, digest)
+    _, at, asked = image.partition("@")
+    if at and asked not in signed:
+        raise TrustError(f"what was found is about another image than {asked[:80]}")
     try:
         keys = tuple(map(read_key, (*rule.keys, *(fleet_keys if rule.fleet_keys else ()))))
     except InvalidInputError as error:

@@ -38,7 +38,7 @@ def read_certificates(pem: bytes) -> "list[Certificate]":
         raise TrustError(f"more than {_MAXIMUM_CERTIFICATES} certificates")
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except Exception as error:  # besides ValueError it has classes of its own: `InvalidVersion` was found by fuzzing
         raise TrustError("a certificate cannot be read") from error
 
 

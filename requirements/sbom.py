@@ -65,8 +65,8 @@ def _licence(name: str) -> str:
     except metadata.PackageNotFoundError:
         return ""
     classified = [one for one in told.get_all("Classifier") or () if one.startswith("License ::")]
-    short = told.get("License-Expression") or (told.get("License") or "").splitlines()[:1]
-    return str(short if isinstance(short, str) else "".join(short)) or "".join(classified[:1]).rpartition(" :: ")[2]
+    stated = told.get_all("License-Expression") or told.get_all("License") or [""]
+    return str(stated[0]).partition("\n")[0] or "".join(classified[:1]).rpartition(" :: ")[2]
 
 
 def _names(requirements: list[str]) -> list[str]:

@@ -33,9 +33,7 @@ def registry(tmp_path: Path, podman: PodmanService) -> Iterator[Registry]:
 
 def restart(stack: Stack, podman: PodmanService) -> None:
     stack.kill_agent()
-    stack.start_agent(
-        environment={"CONTAINERS_REGISTRIES_CONF": podman.environment["CONTAINERS_REGISTRIES_CONF"]}
-    )
+    stack.start_agent(environment={"CONTAINERS_REGISTRIES_CONF": podman.environment["CONTAINERS_REGISTRIES_CONF"]})
     stack.wait_connected()
 
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from edge.errors import ImagePullError, RegistryUnavailableError, StoreError
+from edge import errors
+from edge.errors import ImagePullError, RegistryUnavailableError, StoreError, TransientError
 from edge.files import make_folder, store_error, write_atomically
 from edge.model.image_trust.evidence import MAXIMUM_EVIDENCE_BYTES
 
@@ -89,5 +90,6 @@ def _failure(reference: str, told: bytes) -> ImagePullError | RegistryUnavailabl
         kind, message, hint = "", told.decode("utf-8", "replace")[-300:].strip(), ""
     text = f"the signatures of {reference} cannot be had: {message or 'their fetching was ended'}"
     # Who was ended, for want of memory for example, may do better next time.
-    again = kind in ("RegistryUnavailableError", "TransientError", "DeadlineError", "")
+    named = getattr(errors, kind, None)
+    again = not kind or (isinstance(named, type) and issubclass(named, TransientError))
     return (RegistryUnavailableError if again else ImagePullError)(text, reason=_REASON, hint=hint)

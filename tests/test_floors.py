@@ -39,6 +39,7 @@ SETTINGS: Final = frozenset(
         "edge.agent.trust_file",
         "edge.agent.identity_file",
         "edge.agent.device_key",
+        "edge.agent.device_folder",
     }
 )
 STORE: Final = MQTT | {"edge.agent.store"}
@@ -50,6 +51,8 @@ APP: Final = (
     | SETTINGS
     | {"edge.agent", "edge.agent.collecting", "edge.agent.sending", "edge.agent.renewal", "edge.agent.app"}
 )
+ENROLLING: Final = frozenset({"edge.agent.enrolling", "edge.agent.enrolling_request"})
+"""What a device does once, before it has anything."""
 LOOKING: Final = frozenset({"edge.agent.check", "edge.agent.local_status"})
 IMAGE_FORMATS: Final = frozenset({"edge.images.oci", "edge.images.soci", "edge.images.fuse"})
 
@@ -66,6 +69,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent.trust_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.identity_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.device_key": MODEL | BESIDE | SETTINGS,
+    "edge.agent.device_folder": MODEL | BESIDE | SETTINGS,
     "edge.agent.store": STORE,
     "edge.agent.telemetry": TELEMETRY,
     "edge.agent.engine": ENGINE,
@@ -74,6 +78,8 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent.sending": ADAPTERS | SETTINGS | {"edge.agent.collecting"},
     "edge.agent.renewal": ADAPTERS | SETTINGS,
     "edge.agent.app": APP,
+    "edge.agent.enrolling_request": MQTT,
+    "edge.agent.enrolling": ADAPTERS | SETTINGS | ENROLLING,
     # Commands that look at a device from outside: no engine, no Podman, no connection.
     "edge.agent.check": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
     "edge.agent.local_status": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
@@ -82,7 +88,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.images.fuse": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images": MODEL | BESIDE | IMAGE_FORMATS | {"edge.images"},
     "edge.fleet": MQTT | {"edge.fleet"},
-    "edge.cli": APP | LOOKING | IMAGE_FORMATS | {"edge.images", "edge.fleet", "edge.cli"},
+    "edge.cli": APP | LOOKING | ENROLLING | IMAGE_FORMATS | {"edge.images", "edge.fleet", "edge.cli"},
     "edge.__main__": GROUND | {"edge.cli"},
 }
 """For each floor (a module, or a package with all that is in it): the floors it may import from."""
@@ -95,7 +101,14 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "rich": frozenset({"edge.cli"}),
     "sqlite3": frozenset({"edge.agent.store", "edge.agent.local_status", "edge.fleet.database"}),
     "cryptography": frozenset(
-        {"edge.model.envelope", "edge.model.trust", "edge.model.image_trust", "edge.agent.device_key", "edge.fleet"}
+        {
+            "edge.model.envelope",
+            "edge.model.trust",
+            "edge.model.image_trust",
+            "edge.model.enrollment",
+            "edge.agent.device_key",
+            "edge.fleet",
+        }
     ),
 }
 """Libraries that cost memory or time to import, or whose exceptions must not travel, and where each one may be."""
@@ -191,6 +204,9 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.agent.trust_file", "from edge.mqtt.broker import Broker"),
         ("edge.memory", "from edge.agent.app import run"),
         ("edge.agent.check", "from edge.agent.app import run"),
+        ("edge.agent.app", "from edge.agent.enrolling import enroll"),
+        ("edge.agent.enrolling", "from edge.fleet.folder import Fleet"),
+        ("edge.agent.enrolling_request", "from edge.agent.device_folder import DeviceFolder"),
         ("edge.agent.local_status", "from edge.agent.engine.engine import Engine"),
         ("edge.images.oci.registry", "from edge.images.store import ImageStore"),
         ("edge.images.soci.ztoc", "from edge.mqtt.broker import Broker"),

@@ -68,6 +68,7 @@ class Renewal:
         self._closed = False
         self._answers: list[MessageReceived] = []
         self._look_at = 0.0
+        self._looking: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
 
     def start(self) -> None:
@@ -95,6 +96,9 @@ class Renewal:
         with self._changed:
             self._closed = True
             self._changed.notify()
+            if self._looking is not None:
+                # On a busy device it takes seconds.
+                self._looking.kill()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -124,18 +128,32 @@ class Renewal:
                 self._look_at = self._clock.monotonic() + ANSWER_SECONDS
                 self._ask()
         except EdgeError as error:
+            if self._closed:
+                return
             _log.warning("the certificate's life cannot be looked after: %s", error)
 
     def _is_due(self) -> bool:
         path = identity_file(self._config)
-        # In a process of its own: the library that reads certificates would stay in this one's memory.
-        command = (sys.executable, "-m", "edge.agent.device_key", str(path))
         try:
-            told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout  # noqa: S603
-            begins, ends = (datetime.fromisoformat(one) for one in json.loads(told))
+            begins, ends = (datetime.fromisoformat(one) for one in json.loads(self._told_of(str(path))))
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise StoreError(f"cannot tell when {path} ends: {error}") from error
         return datetime.fromisoformat(self._clock.now()) >= due_at(begins, ends, self._config.device)
+
+    def _told_of(self, path: str) -> bytes:
+        # In a process of its own: the library that reads certificates would stay in this one's memory.
+        with self._changed:
+            if self._closed:
+                return b""
+            command = (sys.executable, "-m", "edge.agent.device_key", path)
+            self._looking = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+        with self._looking as looking:
+            try:
+                return looking.communicate(timeout=60)[0]
+            finally:
+                with self._changed:
+                    self._looking = None
+                looking.kill()
 
     def _ask(self) -> None:
         request = make_request(self._folder, self._config.device).read_text()
@@ -147,7 +165,7 @@ class Renewal:
         try:
             certificate = CertificateIssued.model_validate_json(message.payload).certificate.encode()
             authority = self._config.ca_file.read_bytes() if self._config.ca_file else b""
-            key = check_issued(certificate, self._folder, self._config.device, authority)
+            key = check_issued(certificate, self._folder / "device.key", self._config.device, authority)
             replace_identity(self._config, certificate, key)
         except (EdgeError, ValidationError, OSError) as error:
             _log.warning("a new certificate was refused: %s", str(error).splitlines()[0])

@@ -47,6 +47,12 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("fleet", "key", "retire"): Row("edge.cli.fleet_key_retire", "let a key sign no more: it is lost, or stolen"),
     ("fleet", "key", "rotate"): Row("edge.cli.fleet_key_rotate", "put a new key in the place of another"),
     ("fleet", "key", "threshold"): Row("edge.cli.fleet_key_threshold", "say how many keys must sign for a role"),
+    ("fleet", "activation", "create"): Row("edge.cli.fleet_activation_create", "let devices enrol by an id and a code"),
+    ("fleet", "activation", "ls"): Row("edge.cli.fleet_activation_ls", "list the activations devices can enrol by"),
+    ("fleet", "activation", "revoke"): Row("edge.cli.fleet_activation_revoke", "let nobody enrol by one any more"),
+    ("fleet", "enrollment", "ls"): Row("edge.cli.fleet_enrollment_ls", "list the devices that wait for an operator"),
+    ("fleet", "enrollment", "approve"): Row("edge.cli.fleet_enrollment_approve", "give a waiting device its identity"),
+    ("fleet", "enrollment", "deny"): Row("edge.cli.fleet_enrollment_deny", "refuse a waiting device"),
     ("fleet", "device", "add"): _DEVICE_ADD,
     ("fleet", "device", "ls"): _DEVICE_LS,
     ("fleet", "device", "show"): _DEVICE_SHOW,
@@ -82,6 +88,9 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("telemetry", "check"): Row("edge.cli.telemetry_check", "check that every record is accounted for"),
     ("events",): Row("edge.cli.events", "follow state changes of the whole fleet"),
     ("agent", "run"): Row("edge.cli.agent_run", "run the agent on this device", on_fleet=False),
+    ("agent", "enroll"): Row(
+        "edge.cli.agent_enroll", "get this device's identity by an activation's id and code", on_fleet=False
+    ),
     ("agent", "request"): Row(
         "edge.cli.agent_request", "make this device's key, and ask for its certificate", on_fleet=False
     ),

@@ -5,6 +5,7 @@ every name is checked before it is signed: a certificate named `d1/cmd` would in
 Certificates begin one day in the past, because a device without a real-time clock starts behind.
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,17 @@ class Authority:
         subject = _name(device, check_name("cluster", cluster))
         builder = _builder(subject, now, DEVICE_LIFETIME)
         return _certificate(self._sign(builder, key, ExtendedKeyUsageOID.CLIENT_AUTH))
+
+    @staticmethod
+    def requested_key_digest(device: str, request: bytes) -> str:
+        """Return the SHA-256 (hexadecimal) of the public key that a request is for.
+
+        Raises:
+            InvalidInputError: As `sign_device`.
+        """
+        key = _requested_key(request, check_name("device", device))
+        der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return hashlib.sha256(der).hexdigest()
 
     def revocation_list(self, serials: Mapping[str, datetime], number: int, now: datetime) -> bytes:
         """Return the CRL (PEM) of hexadecimal serials and when each was revoked; `number` rises with each list.

@@ -127,6 +127,35 @@ _MIGRATIONS: Final = (
         FROM devices WHERE certificate_serial <> '';
     ALTER TABLE devices ADD COLUMN revoked_at TEXT NOT NULL DEFAULT ''; -- no certificate of it counts since then
     """,
+    # Devices enrol by activation id and code. The code itself is kept nowhere.
+    """
+    CREATE TABLE activations (
+        activation TEXT PRIMARY KEY,
+        cluster TEXT NOT NULL,
+        request_key BLOB NOT NULL,   -- proves a device's requests
+        answer_key BLOB NOT NULL,    -- proves our answers
+        password_hash TEXT NOT NULL, -- of the password at the broker, as Mosquitto has it
+        device TEXT NOT NULL,        -- which name it is for; may have `*` in it
+        replaces INTEGER NOT NULL,   -- 1: for a device that is there already
+        approval INTEGER NOT NULL,   -- 1: an operator decides about each request
+        registration_limit INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        revoked_at TEXT NOT NULL DEFAULT ''
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE enrollments (
+        enrollment TEXT PRIMARY KEY, -- digest of the three that follow
+        activation TEXT NOT NULL REFERENCES activations,
+        device TEXT NOT NULL,
+        key_digest TEXT NOT NULL,    -- SHA-256 of the device's public key
+        status TEXT NOT NULL,        -- PENDING, APPROVED, DENIED or ENROLLED
+        requested_at TEXT NOT NULL,
+        decided_at TEXT NOT NULL DEFAULT '',
+        serial TEXT NOT NULL DEFAULT '',     -- of the certificate
+        certificate TEXT NOT NULL DEFAULT '' -- PEM
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX enrollments_of_activation ON enrollments (activation, status);
+    """,
 )
 Row = sqlite3.Row
 """A row by column name; the database is nobody else's to import."""

@@ -278,7 +278,7 @@ class Maker:
                 raise InvalidInputError(f"{layout} is damaged: {error}", hint="Copy it again.") from error
             raise RegistryUnavailableError(str(error), reason="CannotPullContainerError") from error
         came.at(before + facts.size)
-        return self._put(made, facts, result["content"], "")
+        return self._put(made, replace(facts, own=True), result["content"], "")
 
     def _put(self, made: Path, facts: LayerFacts, content: int, head: str) -> LayerFacts:
         known = replace(facts, slot=self._folders.next_slot(), content_size=content, head=head)

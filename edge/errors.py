@@ -121,6 +121,15 @@ class ImagePullError(EngineError):
     """The registry answered, and the image cannot be had: unknown, denied, wrong platform."""
 
 
+class ImageTrustError(ImagePullError, RefusedError):
+    """The image is not signed by whom the device's owner demands, or is not the one that is signed."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, reason: str = "ImageTrustError", hint: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
+
+
 class RegistryUnavailableError(EngineError, TransientError):
     """The registry did not answer, or broke off."""
 

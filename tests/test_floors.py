@@ -36,6 +36,7 @@ MQTT: Final = MODEL | BESIDE | {"edge.mqtt"}
 SETTINGS: Final = frozenset(
     {
         "edge.agent.config",
+        "edge.agent.image_rules",
         "edge.agent.trust_file",
         "edge.agent.identity_file",
         "edge.agent.device_key",
@@ -69,6 +70,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     # A package's own `__init__` re-exports nothing.
     "edge.agent": frozenset(),
     "edge.agent.config": MODEL | BESIDE | SETTINGS,
+    "edge.agent.image_rules": MODEL | BESIDE | SETTINGS,
     "edge.agent.trust_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.identity_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.device_key": MODEL | BESIDE | SETTINGS,
@@ -111,6 +113,7 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
         {
             "edge.model.envelope",
             "edge.model.trust",
+            "edge.model.image_trust",
             "edge.model.enrollment",
             "edge.model.sealing",
             "edge.agent.device_key",

@@ -13,6 +13,7 @@ from edge import __version__, locks, memory
 from edge.agent.adapters.clock import FlooredClock, SystemClock
 from edge.agent.adapters.host import LinuxHost
 from edge.agent.adapters.identity_server import TaskIdentities
+from edge.agent.adapters.image_proofs import ImageProofs
 from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
@@ -22,6 +23,7 @@ from edge.agent.engine.clock_floor import CLOCK_FLOOR
 from edge.agent.engine.engine import Engine
 from edge.agent.engine.events import BirthChanged, ImagesSeen, StopRequested, Witnessed
 from edge.agent.engine.hands import WorkerHands
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import Judge
 from edge.agent.engine.log_streams import LogStreams
@@ -37,6 +39,7 @@ from edge.agent.store.state import StateStore
 from edge.agent.trust_file import load_trust
 from edge.errors import RefusedError, StoreFullError
 from edge.files import make_folder
+from edge.model.trust import TrustedSet
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.paho_broker import PahoBroker
 from edge.process_memory import keep_to_oneself
@@ -85,6 +88,9 @@ def run(
         containers = make_engine(config.podman_socket, images)
         broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)
+        image_keys = _ImageKeys()
+        proofs = ImageProofs(config.state_dir / "image-trust")
+        gate = ImageGate(containers, config.policy.images, proofs, image_keys.now)
         sending = Sending(config, facts.boot_id, machine_clock, broker)
         renewal = Renewal(
             config,
@@ -112,6 +118,7 @@ def run(
                 vault=vault,
                 telemetry=sending.collecting,
                 identities=identities,
+                gate=gate,
             ),
             streams=streams,
             connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
@@ -121,6 +128,7 @@ def run(
             telemetry=sending.describe,
             time_passed=clock.raise_to,
             audit=sending.audit,
+            trusts=image_keys.take,
         )
         engine = Engine(parts, inbox)
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())
@@ -150,6 +158,21 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         key_file=identity,
         keepalive_seconds=config.keepalive_seconds,
     )
+
+
+class _ImageKeys:
+    """The trust bundle's keys for images, from the engine's thread to the workers."""
+
+    def __init__(self) -> None:
+        self._trusted: TrustedSet | None = None
+
+    def take(self, trusted: TrustedSet) -> None:
+        """These are in force."""
+        self._trusted = trusted
+
+    def now(self) -> tuple[bytes, ...]:
+        """In PEM."""
+        return self._trusted.image_keys() if self._trusted is not None else ()
 
 
 class _StatusFile:

@@ -116,6 +116,12 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("image", "rm"): Row("edge.cli.image_rm", "remove images from this device", on_fleet=False),
     ("image", "prune"): Row("edge.cli.image_prune", "remove the images no task needs", on_fleet=False),
     ("image", "log"): Row("edge.cli.image_log", "show what the image service had to say", on_fleet=False),
+    ("image", "verify"): Row(
+        "edge.cli.image_verify", "hold an image's signatures against what a device demands", on_fleet=False
+    ),
+    ("image", "signatures"): Row(
+        "edge.cli.image_signatures", "show what the registry has of an image's signatures", on_fleet=False
+    ),
     ("image", "index", "build"): Row(
         "edge.cli.image_index_build", "index an image's layers for lazy starts, into a folder", on_fleet=False
     ),

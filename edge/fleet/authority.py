@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -232,7 +231,7 @@ def _requested_key(request: bytes, device: str) -> ec.EllipticCurvePublicKey:
         key = parsed.public_key()
         is_signed = parsed.is_signature_valid
         names = [str(name.value) for name in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except Exception as error:  # besides ValueError it has classes of its own: `InvalidVersion` was found by fuzzing
         raise InvalidInputError("this is not a certificate request in PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidInputError("the certificate request is not for a P-256 key")

@@ -4,8 +4,8 @@
     {"progress": {"done": 1048576, "total": 3482216}}            any number of them
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
-Operations: `prepare`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`. A connection asks one thing
-and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
+Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`. A connection asks
+one thing and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
 """
 
 import json
@@ -109,7 +109,13 @@ def answer(service: ImageService, line: bytes, say: Say) -> Any:
 
 
 def _prepare(service: ImageService, asked: Mapping[str, Any], say: Say) -> Any:
-    return service.prepare(_text(asked, "image"), _text(asked, "architecture"), _progress(say)).to_json()
+    proven = asked.get("proven") is True
+    image, architecture = _text(asked, "image"), _text(asked, "architecture")
+    return service.prepare(image, architecture, _progress(say), proven=proven).to_json()
+
+
+def _sealed(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    return service.sealed(_text(asked, "imageId"))
 
 
 def _import(service: ImageService, asked: Mapping[str, Any], say: Say) -> Any:
@@ -167,6 +173,7 @@ def _text(asked: Mapping[str, Any], key: str) -> str:
 
 _OPERATIONS: Final[Mapping[str, Callable[[ImageService, Mapping[str, Any], Say], Any]]] = {
     "prepare": _prepare,
+    "sealed": _sealed,
     "import": _import,
     "list": _list,
     "indexes": _indexes,

@@ -39,6 +39,8 @@ class LayerFacts:
         below: The layer ids of the layers below it, the nearest first.
         head: Hexadecimal; the blob's bytes before its first span, which no span has.
         own: It came without an index, and was indexed here.
+        sealed: Everything read of it is what its digest says, from the first byte on: it came whole, or by an index
+            that a proven manifest names. Of another one that is so once it is unpacked.
     """
 
     layer_id: str
@@ -52,6 +54,7 @@ class LayerFacts:
     below: tuple[str, ...] = ()
     head: str = ""
     own: bool = False
+    sealed: bool = False
 
 
 class LayerFolders:

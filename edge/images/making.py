@@ -10,7 +10,14 @@ from pathlib import Path
 from threading import Condition
 from typing import Final
 
-from edge.errors import EdgeError, ImagePullError, InvalidInputError, RegistryUnavailableError, TransientError
+from edge.errors import (
+    EdgeError,
+    EngineUnavailableError,
+    ImagePullError,
+    InvalidInputError,
+    RegistryUnavailableError,
+    TransientError,
+)
 from edge.files import store_error
 from edge.images import heavy
 from edge.images.image_store import ImageRecord, LayerRecord, chain_ids
@@ -67,6 +74,7 @@ class _Found:
     configuration: Configuration
     index: SociIndex | None
     layout: str = ""
+    proven: bool = False
 
 
 class Maker:
@@ -89,10 +97,17 @@ class Maker:
         self._settled = Condition()
         self._in_work: set[str] = set()
 
-    def make(self, text: str, architecture: str, progress: Progress) -> MadeImage:
+    def make(self, text: str, architecture: str, progress: Progress, *, proven: bool = False) -> MadeImage:
         """Do all that is needed before a container can be created from the image.
 
+        Args:
+            text: Its reference.
+            architecture: As OCI names it.
+            progress: Told of bytes.
+            proven: Its manifest is proven: only an index that the manifest names may say what its files are.
+
         Raises:
+            EngineUnavailableError: A layer of a proven image is here from another one, and not proved yet.
             InvalidInputError: It cannot be served from here; an ordinary pull may have it.
             ImagePullError: The registry has no such image for this architecture, or does not let us have it.
             RegistryUnavailableError: The registry is away.
@@ -103,10 +118,10 @@ class Maker:
         with heavy.Child() as child, ThreadPoolExecutor(1) as beside:
             manifest = self._client.image(reference, architecture)
             pinned = reference.at(manifest.digest)
-            looking = beside.submit(self._find_index, pinned, manifest)
+            looking = beside.submit(self._find_index, pinned, manifest, proven=proven)
             configuration = self._client.configuration(reference, manifest)
             _check(text, architecture, manifest, configuration)
-            found = _Found(reference, pinned, manifest, configuration, looking.result())
+            found = _Found(reference, pinned, manifest, configuration, looking.result(), proven=proven)
             return self._make_layers(found, child, progress)
 
     def take(self, path: Path, tag: str, name: str, architecture: str, progress: Progress) -> MadeImage:
@@ -137,6 +152,8 @@ class Maker:
     def _make_layers(self, found: "_Found", child: heavy.Child, progress: Progress) -> MadeImage:
         manifest, configuration, index = found.manifest, found.configuration, found.index
         ids = chain_ids(configuration.diff_ids)
+        if found.proven:
+            self._check_sealed(ids)
         kinds = [check_kind(layer.media_type) for layer in manifest.layers]
         came, total = _Sum(progress), 0
         records: list[LayerRecord] = []
@@ -158,12 +175,22 @@ class Maker:
                 source=str(found.pinned),
                 below=tuple(reversed(ids[:number])),
             )
-            done = self._layer(facts, wanted[number], came, child, found.layout)
+            done = self._layer(facts, wanted[number], came, child, found.layout, sealed=found.proven)
             records.append(_record(done, configuration.created))
         names = tuple(dict.fromkeys((str(found.reference), str(found.pinned))))
         image = ImageRecord(configuration.image_id, manifest.digest, names, ids[-1], configuration.created)
         first = tuple(self._prefetches(found, ids))
         return MadeImage(image, tuple(records), manifest.data, configuration.data, first)
+
+    def _check_sealed(self, ids: Sequence[str]) -> None:
+        """Another image, of which nothing is proven, may have brought a layer of this id with an index of its own."""
+        for layer_id in ids:
+            there = self._serving.layers.get(layer_id)
+            if there is not None and not there.sealed:
+                raise EngineUnavailableError(
+                    f"layer {there.facts.digest[:19]} is here from another image, and not proved yet",
+                    reason="CannotPullContainerError",
+                )
 
     def _prefetches(self, found: "_Found", ids: Sequence[str]) -> Iterator[tuple[str, tuple[SpanRange, ...]]]:
         """What the index says is needed first. It is a hint: one that cannot be read is as none."""
@@ -181,12 +208,13 @@ class Maker:
 
     # --- the index
 
-    def _find_index(self, reference: ImageReference, manifest: Manifest) -> SociIndex | None:
+    def _find_index(self, reference: ImageReference, manifest: Manifest, *, proven: bool) -> SociIndex | None:
         """The compact one, version 2, which the manifest names, or version 1. One that cannot be used is as none."""
         try:
             named = index_digest_of(manifest.data)
             compact, old = IndexVersion.COMPACT.value, IndexVersion.V1.value
-            found = self._client.referrers(reference, manifest.digest, compact, old)
+            # Anybody who may push to the repository can refer to the manifest; what it names itself is part of it.
+            found = () if proven else self._client.referrers(reference, manifest.digest, compact, old)
             best = next((one.digest for one in found if one.artifact_type == compact or named is None), named)
             if best is None:
                 return None
@@ -200,22 +228,24 @@ class Maker:
 
     # --- layers
 
-    def _layer(
-        self, facts: LayerFacts, entry: ZtocEntry | None, came: "_Sum", child: heavy.Child, layout: str
+    def _layer(  # noqa: PLR0913 - a layer, and how it is made
+        self, facts: LayerFacts, entry: ZtocEntry | None, came: "_Sum", child: heavy.Child, layout: str, *, sealed: bool
     ) -> LayerFacts:
         with self._alone(facts.layer_id):
             there = self._serving.layers.get(facts.layer_id)
             if there is not None:
+                if sealed:
+                    self._check_sealed((facts.layer_id,))
                 return there.facts
             made = self._folders.begin(facts.layer_id)
             if entry is not None and not (made / "blob").exists():
                 try:
-                    return self._indexed(made, facts, entry, came, child)
+                    return self._indexed(made, replace(facts, sealed=sealed), entry, came, child)
                 except TransientError:
                     raise
                 except (InvalidInputError, NoRangeError) as error:
                     self._told(f"layer {facts.digest[:19]} is fetched whole: {error}")
-            return self._whole(made, facts, came, child, layout)
+            return self._whole(made, replace(facts, sealed=True), came, child, layout)
 
     def _indexed(self, made: Path, facts: LayerFacts, entry: ZtocEntry, came: "_Sum", child: heavy.Child) -> LayerFacts:
         reference = parse_reference(facts.source)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge import memory
-from edge.errors import EdgeError, NotFoundError, RefusedError, RegistryUnavailableError, StoreError, StoreFullError
+from edge.errors import (
+    EdgeError,
+    EngineUnavailableError,
+    NotFoundError,
+    RefusedError,
+    RegistryUnavailableError,
+    StoreError,
+    StoreFullError,
+)
 from edge.files import write_atomically
 from edge.images.completion import RESERVE_BYTES, Completion
 from edge.images.first_files import ImageLayer, read_first_files
@@ -144,26 +152,51 @@ class ImageService:
 
     # --- what can be asked
 
-    def prepare(self, reference: str, architecture: str, progress: Progress = lambda *_: None) -> ImageStatus:
+    def prepare(
+        self, reference: str, architecture: str, progress: Progress = lambda *_: None, *, proven: bool = False
+    ) -> ImageStatus:
         """Make an image startable, and go on fetching it.
 
         When its registry is away, the image of that name that is here will do, as with the ECS agent.
 
+        Args:
+            reference: The image; by digest, where it is proven.
+            architecture: As OCI names it.
+            progress: Told of bytes.
+            proven: Its manifest is proven, and so must be everything that is read of the image.
+
         Raises:
+            EngineUnavailableError: What is here of a proven image is not proved yet; it will be.
             InvalidInputError: It cannot be served from here; an ordinary pull may have it.
             EngineError: The registry does not have it, or does not answer.
             StoreError: There is no space, or the store is damaged.
         """
         here = self._named(reference)
         if here is not None and "@sha256:" in reference:
+            if proven and not self.sealed(here.image_id):
+                raise EngineUnavailableError(
+                    f"{reference} is here by an index that nobody has signed, and not proved yet",
+                    reason="CannotPullContainerError",
+                )
             return self._started(here)
         try:
-            return self._publish(lambda: self._maker.make(reference, architecture, progress))
+            return self._publish(lambda: self._maker.make(reference, architecture, progress, proven=proven))
         except RegistryUnavailableError as error:
             if here is None:
                 raise
             self._note(f"{reference} is used as it is here: {error}")
             return self._started(here)
+
+    def sealed(self, image_id: str) -> bool:
+        """Say whether everything that is read of an image is what its digests say, from the first byte on.
+
+        Of an image that is not here, Podman's own, it is so when it is so of all layers: it may share any of them.
+        """
+        with self._lock:
+            image = next((one for one in self._store.images() if one.image_id == image_id), None)
+            chain = self._store.chain(image.layer) if image is not None else self._store.layers()
+            layers = [self._serving.layers.get(one.layer_id) for one in chain]
+            return all(layer is None or layer.sealed for layer in layers)
 
     def take(
         self, path: Path, tag: str, name: str, architecture: str, progress: Progress = lambda *_: None

@@ -58,6 +58,11 @@ class Layer:
         return 0 if self.content is None else self.content.wanted
 
     @property
+    def sealed(self) -> bool:
+        """Whether everything read of it is what its digest says."""
+        return self.facts.sealed or self.unpacked
+
+    @property
     def unpacked(self) -> bool:
         """Whether it is a plain directory."""
         return self.content is None

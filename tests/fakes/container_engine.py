@@ -75,7 +75,8 @@ class FakeEngine:
         self._answer()
         return "4.3.1"
 
-    def pull(self, reference: str, architecture: str) -> Image:
+    def pull(self, reference: str, architecture: str, *, proven: bool = False) -> Image:
+        assert not proven or "@sha256:" in reference
         self._answer()
         there = self.images.get(reference)
         if there is not None and "@sha256:" in reference and there.architecture == architecture:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.agent.engine.ports import Image, ImageArrival
-from edge.errors import EdgeError, EngineError
+from edge.errors import EdgeError, EngineError, EngineUnavailableError
 from edge.image_service import ask
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class LazyImages:
         threading.Thread(target=self._watch, name="images", daemon=True).start()
         self._look.set()
 
-    def prepare(self, reference: str, architecture: str) -> Image | None:
+    def prepare(self, reference: str, architecture: str, *, proven: bool = False) -> Image | None:
         """Make an image usable; None on a device without the service.
 
         Raises:
@@ -43,9 +43,27 @@ class LazyImages:
         """
         if not self._socket.exists():
             return None
-        found = ask(self._socket, op="prepare", image=reference, architecture=architecture)
+        found = ask(self._socket, op="prepare", image=reference, architecture=architecture, proven=proven)
         self._look.set()
         return Image(str(found["imageId"]), str(found["digest"]), architecture)
+
+    def check_sealed(self, image_id: str) -> None:
+        """See that everything that is read of an image is what its digests say, from the first byte on.
+
+        Raises:
+            EngineUnavailableError: Not yet, or nobody knows.
+        """
+        if not self._socket.exists():
+            return
+        try:
+            sealed = ask(self._socket, op="sealed", imageId=image_id) is True
+        except EdgeError as error:
+            raise EngineUnavailableError(str(error), reason="CannotPullContainerError", hint=error.hint) from error
+        if not sealed:
+            raise EngineUnavailableError(
+                f"image {image_id[:12]} is here by an index that nobody has signed, and not proved yet",
+                reason="CannotPullContainerError",
+            )
 
     def protect(self, image_ids: frozenset[str]) -> None:
         """Say which images are needed.
@@ -91,7 +109,9 @@ def _arrival(found: dict[str, Any]) -> ImageArrival:
     )
 
 
-def prepared(images: LazyImages | None, reference: str, architecture: str) -> tuple[Image | None, str]:
+def prepared(
+    images: LazyImages | None, reference: str, architecture: str, *, proven: bool = False
+) -> tuple[Image | None, str]:
     """Return the image, or None and why it must be pulled in the ordinary way.
 
     Raises:
@@ -100,7 +120,7 @@ def prepared(images: LazyImages | None, reference: str, architecture: str) -> tu
     if images is None:
         return None, ""
     try:
-        return images.prepare(reference, architecture), ""
+        return images.prepare(reference, architecture, proven=proven), ""
     except EngineError:
         raise
     except EdgeError as error:

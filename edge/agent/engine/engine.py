@@ -86,6 +86,7 @@ class Engine:
         self._audit = AuditTrail(self._store, self._clock.monotonic, parts.audit)
         self._revision = int(self._store.meta("revision") or 0)
         self._belief = Belief(self._store, parts.judge, self._revision)
+        parts.trusts(self._belief.judge.trust)
         self._heads = Heads(self._belief)
         self._floor = ClockFloor(self._clock, parts.time_passed)
         self._envelope_digest = self._store.meta("envelope_digest") or b""
@@ -296,6 +297,7 @@ class Engine:
         before = self._belief.problem
         if self._belief.follow(message.payload):
             self._audit.note("trust", version=self._belief.version, outcome="FOLLOWED")
+            self._parts.trusts(self._belief.judge.trust)
             # What was refused because of its keys may count now: the broker gives it again.
             self._parts.broker.subscribe(((self._topics.desired, 1),))
         elif before == self._belief.problem:

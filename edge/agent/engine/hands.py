@@ -22,6 +22,7 @@ from edge.agent.engine.events import (
     StepOutcome,
     StepSucceeded,
 )
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
 from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host, Identities, Nobody, Vault
 from edge.agent.engine.steps import Identity, StepRunner
@@ -67,6 +68,7 @@ class WorkerHands:
         vault: Vault,
         telemetry: Workloads | None = None,
         identities: Identities | None = None,
+        gate: ImageGate | None = None,
     ) -> None:
         self._identities = identities or Nobody()
         self._engine = engine
@@ -76,7 +78,9 @@ class WorkerHands:
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
         self._telemetry = telemetry or Unobserved()
-        self._runner = StepRunner(engine, host, identity, vault, telemetry=self._telemetry, identities=self._identities)
+        self._runner = StepRunner(
+            engine, host, identity, vault, telemetry=self._telemetry, identities=self._identities, gate=gate
+        )
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)
@@ -219,7 +223,7 @@ class WorkerHands:
         """Fetch an image whether or not it is there."""
 
         def job() -> Mapping[str, Any]:
-            image = self._engine.pull(reference, self._identity.architecture)
+            image = self._runner.pull(reference)
             described = {"imageId": image.image_id, "digest": image.digest, "architecture": image.architecture}
             return {"image": {"reference": reference, **described}}
 

@@ -13,6 +13,7 @@ from edge.agent.engine.reconciler import Hands
 from edge.agent.engine.reports import Reporter
 from edge.agent.store.state import StateStore
 from edge.model.secrets import DesiredSecret
+from edge.model.trust import TrustedSet
 from edge.mqtt.broker import Broker, BrokerEvent
 
 CLEANUP_SECONDS: Final = 3 * 3600.0
@@ -45,6 +46,7 @@ class Parts:
         heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
         telemetry: How the outbox's streams stand.
         time_passed: Told a time that has passed, while the clock is in doubt.
+        trusts: Told the keys in force, at the beginning and whenever they change.
         audit: Takes records of the audit trail for the outbox.
     """
 
@@ -61,4 +63,5 @@ class Parts:
     heard: Callable[[BrokerEvent], bool] = lambda _event: False
     telemetry: Callable[[], list[dict[str, Any]]] = list
     time_passed: Callable[[str], None] = lambda _time: None
+    trusts: Callable[[TrustedSet], None] = lambda _trusted: None
     audit: Callable[[Sequence[bytes]], None] = lambda _records: None

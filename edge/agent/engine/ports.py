@@ -115,8 +115,14 @@ class ContainerEngine(Protocol):
         """Return the engine's version, `4.3.1`."""
         ...
 
-    def pull(self, reference: str, architecture: str) -> Image:
+    def pull(self, reference: str, architecture: str, *, proven: bool = False) -> Image:
         """Fetch an image and return it; an image that is there already by that very digest is not fetched again.
+
+        Args:
+            reference: The image.
+            architecture: As OCI names it.
+            proven: Its manifest is proven to be the right one, and everything a container reads of it must be what
+                that manifest says, from the first byte on.
 
         Raises:
             ImagePullError: The registry answered and there is no such image, or not for us.
@@ -310,6 +316,31 @@ class HostFacts:
     kernel: str
     os_name: str
     memory_limits: bool
+
+
+class Proofs(Protocol):
+    """What there is of an image's signatures, as bytes that nobody believes yet (`image_trust.evidence`)."""
+
+    def gather(self, reference: str, architecture: str) -> bytes:
+        """Fetch it.
+
+        Raises:
+            ImagePullError: The registry answered, and there is no such image.
+            RegistryUnavailableError: It did not answer in time.
+        """
+        ...
+
+    def kept(self, reference: str) -> tuple[bytes, ...]:
+        """Return what was kept for a reference, the newest first."""
+        ...
+
+    def keep(self, reference: str, image_id: str, data: bytes) -> None:
+        """Keep it for an image in the local store.
+
+        Raises:
+            StoreError: It cannot be kept; without it the image would not start without a network.
+        """
+        ...
 
 
 class Host(Protocol):

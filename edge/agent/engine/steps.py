@@ -6,6 +6,7 @@ from typing import assert_never
 
 from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import StepOutcome
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.ports import (
     ContainerEngine,
     EngineStatus,
@@ -67,9 +68,11 @@ class StepRunner:
         *,
         telemetry: Workloads | None = None,
         identities: Identities | None = None,
+        gate: ImageGate | None = None,
     ) -> None:
         self._identities = identities or Nobody()
         self._engine = engine
+        self._gate = gate or ImageGate(engine, identity.policy.images)
         self._host = host
         self._identity = identity
         self._vault = vault
@@ -94,7 +97,7 @@ class StepRunner:
         match step:
             case FetchImage():
                 image = self.local_image(step, task, definition)
-                return image or self._engine.pull(task.container(step.container).reference, self._identity.architecture)
+                return image or self.pull(task.container(step.container).reference)
             case CreateContainer():
                 return self._create(step.container, task, definition)
             case StartContainer():
@@ -132,12 +135,20 @@ class StepRunner:
                 reason="CannotPullContainerError",
                 hint="Change runtimePlatform.cpuArchitecture, or run the task on another device.",
             )
-        image = self._engine.image(task.container(step.container).reference)
-        return image if image and image.architecture == self._identity.architecture else None
+        return self._gate.local(task.container(step.container).reference, self._identity.architecture)
+
+    def pull(self, reference: str) -> Image:
+        """Fetch an image that the device's policy lets run, whether or not it is here; raises as `ImageGate.pull`."""
+        return self._gate.pull(reference, self._identity.architecture)
+
+    def _check_image(self, name: str, task: Task) -> None:
+        container = task.container(name)
+        self._gate.check(container.reference, container.image_id, self._identity.architecture)
 
     def _create(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
         spec = self._spec(name, task, definition)
         self._check_policy(definition, spec)
+        self._check_image(name, task)
         for volume in volume_specs(definition, task.task_id):
             self._engine.create_volume(volume)
         try:
@@ -156,6 +167,7 @@ class StepRunner:
                 f"unable to pull secrets: this device was not given {', '.join(missing)}",
                 hint="`edge secret ls` shows what the fleet has; `edge fleet publish` gives devices what they lack.",
             )
+        self._check_image(name, task)
         placed = [(file, secrets[named[variable]]) for variable, file in self._files(name, task, definition)]
         with self._vault.opened(placed):
             return self._engine.start(task.container(name).runtime_id)

@@ -88,6 +88,21 @@ class RegistryClient:
         """
         return self._first(reference, lambda endpoint: self._manifest(endpoint, reference.wanted))
 
+    def find_manifest(self, reference: ImageReference) -> Manifest | Index | None:
+        """Return what `manifest` does, and None where neither the registry nor a mirror has it."""
+        for endpoint in self._registries.endpoints(reference):
+            server = self._server(endpoint)
+            answer, data = server.document(
+                f"/v2/{endpoint.repository}/manifests/{reference.wanted}",
+                MAXIMUM_MANIFEST,
+                scope=_pull(endpoint),
+                headers={"Accept": _ACCEPT},
+                accept=_FOUND,
+            )
+            if answer.status == 200:  # noqa: PLR2004
+                return self._checked(server, reference.wanted, answer, data)
+        return None
+
     def image(self, reference: ImageReference, architecture: str) -> Manifest:
         """Fetch the manifest for an architecture; raises as `manifest`."""
         found = self.manifest(reference)
@@ -260,6 +275,10 @@ class RegistryClient:
         server = self._server(endpoint)
         path = f"/v2/{endpoint.repository}/manifests/{wanted}"
         answer, data = server.document(path, MAXIMUM_MANIFEST, scope=_pull(endpoint), headers={"Accept": _ACCEPT})
+        return self._checked(server, wanted, answer, data)
+
+    @staticmethod
+    def _checked(server: Server, wanted: str, answer: BaseHTTPResponse, data: bytes) -> Manifest | Index:
         if wanted.startswith("sha256:") and f"sha256:{hashlib.sha256(data).hexdigest()}" != wanted:
             raise ImagePullError(f"registry {server.host} sent another manifest than {wanted}", reason=REASON)
         return parse_manifest(data, answer.headers.get("Content-Type", ""))

@@ -95,13 +95,13 @@ class PodmanEngine:
             return None
         return None if answer.status == 404 else _image(answer.json())  # noqa: PLR2004
 
-    def pull(self, reference: str, architecture: str) -> Image:
+    def pull(self, reference: str, architecture: str, *, proven: bool = False) -> Image:
         """See `ContainerEngine`."""
         if "@sha256:" in reference:
             there = self.image(reference)
             if there is not None and there.architecture == architecture:
-                return there
-        lazy, why_not = prepared(self._images, reference, architecture)
+                return self._sealed(there) if proven else there
+        lazy, why_not = prepared(self._images, reference, architecture, proven=proven)
         if lazy is not None:
             return lazy
         image_id = self._pull(reference, architecture)
@@ -114,7 +114,13 @@ class PodmanEngine:
                 reason="CannotPullContainerError",
                 hint="Push the image for this device's architecture too.",
             )
-        return replace(image, note=why_not)
+        return replace(self._sealed(image) if proven else image, note=why_not)
+
+    def _sealed(self, image: Image) -> Image:
+        """The image service may serve it, or a layer of it, by an index that nobody has signed."""
+        if self._images is not None:
+            self._images.check_sealed(image.image_id)
+        return image
 
     def protect_images(self, image_ids: frozenset[str]) -> None:
         """See `ContainerEngine`: Podman itself removes nothing unasked."""

@@ -111,7 +111,13 @@ def test_a_process_beside_that_ends_early_is_told_and_no_window_is_lost_silently
         indexer.feed(halves[0])
         _end_the_process_beside(indexer)
         with pytest.raises(EdgeError, match="ended with -9"):
-            [indexer.feed(piece) for piece in halves[1:]] and indexer.finish()
+            _feed_the_rest(indexer, halves[1:])
+
+
+def _feed_the_rest(indexer: LayerIndexer, rest: list[bytes]) -> None:
+    for piece in rest:
+        indexer.feed(piece)
+    indexer.finish()
 
 
 def _end_the_process_beside(indexer: LayerIndexer) -> None:

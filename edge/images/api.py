@@ -4,8 +4,8 @@
     {"progress": {"done": 1048576, "total": 3482216}}            any number of them
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
-Operations: `prepare`, `import`, `list`, `remove`, `prune`, `protect`, `notes`. A connection asks one thing and is
-closed. The socket is root's alone: whoever may use it can make the device fetch images.
+Operations: `prepare`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`. A connection asks one thing
+and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
 """
 
 import json
@@ -134,6 +134,10 @@ def _list(service: ImageService, _asked: Mapping[str, Any], _say: Say) -> Any:
     return [status.to_json() for status in service.images()]
 
 
+def _indexes(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    return {digest: str(path) for digest, path in service.kept_indexes(_text(asked, "image")).items()}
+
+
 def _remove(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
     return service.remove(_text(asked, "image"), force=asked.get("force") is True).to_json()
 
@@ -165,6 +169,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[ImageService, Mapping[str, Any], Say],
     "prepare": _prepare,
     "import": _import,
     "list": _list,
+    "indexes": _indexes,
     "remove": _remove,
     "prune": _prune,
     "protect": _protect,

@@ -228,6 +228,7 @@ class Completion:
             "digest": facts.digest,
             "diff_id": facts.diff_id,
             "compression": facts.compression,
+            "own": facts.own,
         }
         with heavy.Child() as child:
             child.do("unpack", arguments)

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from edge import errors
 from edge.errors import EdgeError, EngineError, InvalidInputError, StoreError
 from edge.files import write_atomically
+from edge.images.kept_index import OWN_SPAN_SIZE, keep_index
 from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import Descriptor
 from edge.images.oci.layout import OciLayout
@@ -37,8 +38,6 @@ from edge.images.unpack import DamagedLayerError, FalseIndexError, unpack
 
 _NICE: Final = 10
 _PIECE: Final = 512 * 1024
-_OWN_SPAN: Final = 1 << 20
-"""Of layers indexed here: they are whole already, so only memory and time per read count."""
 
 
 class Child:
@@ -119,7 +118,7 @@ def _fetch(arguments: Mapping[str, Any]) -> dict[str, int]:
         else RegistryClient(Registries.of_host(os.environ), os.environ)
     )
     try:
-        with path.open("ab+") as file, LayerIndexer(compression, span_size=_OWN_SPAN) as indexer:
+        with path.open("ab+") as file, LayerIndexer(compression, span_size=OWN_SPAN_SIZE) as indexer:
             done = told = _feed_again(file, indexer)
             for piece in source.chunks(reference, blob, done, size - done):
                 file.write(piece)
@@ -176,7 +175,7 @@ def _keep(folder: Path, ztoc: Ztoc) -> dict[str, int]:
 def _unpack(arguments: Mapping[str, Any]) -> dict[str, int]:
     os.nice(_NICE)
     folder = Path(arguments["folder"])
-    unpack(
+    files = unpack(
         folder / "blob",
         folder / "tree",
         Path(arguments["target"]),
@@ -184,6 +183,8 @@ def _unpack(arguments: Mapping[str, Any]) -> dict[str, int]:
         diff_id=arguments["diff_id"],
         gzip=bool(arguments["compression"]),
     )
+    if arguments["own"]:
+        keep_index(folder, files)
     return {}
 
 

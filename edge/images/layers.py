@@ -1,6 +1,6 @@
 """The layers this service has, on disk: what each is, its tree, its spans and what has arrived of it.
 
-    layers/<layer id>/layer.json  tree  spans  blob  blob.map
+    layers/<layer id>/layer.json  tree  spans  blob  blob.map  ztoc.gz
     unpacked/<layer id>/          plain files, once everything has arrived
     slots                         the number the next layer gets
 
@@ -38,6 +38,7 @@ class LayerFacts:
         source: A reference by digest of an image that has it, for fetching.
         below: The layer ids of the layers below it, the nearest first.
         head: Hexadecimal; the blob's bytes before its first span, which no span has.
+        own: It came without an index, and was indexed here.
     """
 
     layer_id: str
@@ -50,6 +51,7 @@ class LayerFacts:
     source: str
     below: tuple[str, ...] = ()
     head: str = ""
+    own: bool = False
 
 
 class LayerFolders:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition
 from typing import Final
@@ -248,21 +248,10 @@ class Maker:
                 raise InvalidInputError(f"{layout} is damaged: {error}", hint="Copy it again.") from error
             raise RegistryUnavailableError(str(error), reason="CannotPullContainerError") from error
         came.at(before + facts.size)
-        return self._put(made, facts, result["content"], "")
+        return self._put(made, replace(facts, own=True), result["content"], "")
 
     def _put(self, made: Path, facts: LayerFacts, content: int, head: str) -> LayerFacts:
-        known = LayerFacts(
-            facts.layer_id,
-            self._folders.next_slot(),
-            facts.digest,
-            facts.size,
-            facts.diff_id,
-            facts.compression,
-            content,
-            facts.source,
-            facts.below,
-            head,
-        )
+        known = replace(facts, slot=self._folders.next_slot(), content_size=content, head=head)
         self._folders.finish(made, known)
         self._serving.open(known)
         return known

@@ -18,6 +18,7 @@ from edge.files import write_atomically
 from edge.images.completion import Completion
 from edge.images.first_files import ImageLayer, read_first_files
 from edge.images.image_store import ImageRecord, ImageStore, set_aside
+from edge.images.kept_index import kept_index
 from edge.images.layers import LayerFolders, free_bytes
 from edge.images.lazy_content import READ_SECONDS
 from edge.images.making import MadeImage, Maker, Progress
@@ -208,6 +209,17 @@ class ImageService:
         with self._lock, suppress(EdgeError):
             return self._find(reference)
         return None
+
+    def kept_indexes(self, reference: str) -> dict[str, Path]:
+        """Return the indexes that were made here of an image's layers, by the layers' digests.
+
+        Raises:
+            NotFoundError: There is no such image.
+        """
+        with self._lock:
+            chain = self._store.chain(self._find(reference).layer)
+        paths = {layer.digest: kept_index(self._folders.folder(layer.layer_id)) for layer in chain}
+        return {digest: path for digest, path in paths.items() if path.exists()}
 
     def images(self) -> list[ImageStatus]:
         """Return all images."""

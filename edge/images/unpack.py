@@ -18,6 +18,7 @@ from typing import Final
 from edge.errors import EdgeError, InvalidInputError, StoreError
 from edge.files import store_error
 from edge.images.soci.tar_scan import TarScanner
+from edge.images.soci.values import FileMetadata
 from edge.images.tree import LayerTree, Record, build_tree
 
 _PIECE: Final = 1 << 20
@@ -36,8 +37,8 @@ class FalseIndexError(DamagedLayerError):
 
 def unpack(  # noqa: PLR0913 - what a layer is
     blob: Path, tree_file: Path, target: Path, *, digest: str, diff_id: str, gzip: bool
-) -> None:
-    """Write a layer's files into `target`, an empty directory, and sync it.
+) -> list[FileMetadata]:
+    """Write a layer's files into `target`, an empty directory, sync it, and return its tar's members.
 
     Args:
         blob: The layer as the registry has it.
@@ -78,6 +79,7 @@ def unpack(  # noqa: PLR0913 - what a layer is
         _sync(target)
     except OSError as error:
         raise store_error(f"cannot unpack into {target}", error) from error
+    return scanner.files
 
 
 def _inflated(blob: Path, whole: "hashlib._Hash", *, gzip: bool) -> Iterator[bytes]:

@@ -77,7 +77,7 @@ class LayerBlob:
 
 
 class Serving:
-    """The layers of one store and their mount. Layers are added and changed by one thread at a time.
+    """The layers of one store and their mount. Usable from many threads.
 
     Args:
         root: The service's state directory.
@@ -104,6 +104,7 @@ class Serving:
         self.inflated = InflatedSpans(memory.spare_bytes)
         self.pulse = Pulse()
         self.layers: Mapping[str, Layer] = {}
+        self._changing = threading.Lock()
         self._server: FuseServer | None = None
         self._read_ahead = 0
 
@@ -212,12 +213,14 @@ class Serving:
 
     def close(self, layer_id: str) -> None:
         """Serve a layer no more."""
-        self._namespace.remove(layer_id)
-        self.layers = {key: layer for key, layer in self.layers.items() if key != layer_id}
+        with self._changing:
+            self._namespace.remove(layer_id)
+            self.layers = {key: layer for key, layer in self.layers.items() if key != layer_id}
 
     def _put(self, layer: Layer) -> None:
-        self._namespace.add(layer.served)
-        self.layers = {**self.layers, layer.facts.layer_id: layer}
+        with self._changing:
+            self._namespace.add(layer.served)
+            self.layers = {**self.layers, layer.facts.layer_id: layer}
         self.adapt_read_ahead()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from edge import memory
 from edge.errors import EdgeError, NotFoundError, RefusedError, RegistryUnavailableError, StoreError, StoreFullError
 from edge.files import write_atomically
-from edge.images.completion import Completion
+from edge.images.completion import RESERVE_BYTES, Completion
 from edge.images.first_files import ImageLayer, read_first_files
 from edge.images.image_store import ImageRecord, ImageStore, set_aside
 from edge.images.kept_index import kept_index
@@ -33,8 +33,9 @@ _SAME_NOTE_SECONDS: Final = 60.0
 _UNUSED_SECONDS: Final = 20.0
 """After so long without a read, what was inflated goes: the kernel has what containers read in its page cache."""
 _LOW_SHARE: Final = 0.10
-_ENOUGH_SHARE: Final = 0.15
-"""Of the disk that is free: below the one, images that nobody needs go, until there is the other."""
+"""Of the disk: when less is free, images that nobody needs go."""
+_ENOUGH: Final = 1.5
+"""Times that: when so much is free, no more go."""
 
 
 class ImageState(StrEnum):
@@ -264,14 +265,18 @@ class ImageService:
                 write_atomically(self._root / "protected.json", json.dumps(sorted(wanted)).encode())
                 self._protected = wanted
 
-    def collect(self) -> None:
+    def collect(self, *, but_the_newest: bool = False) -> None:
         """Make space, if there is little: what nobody needs and was published first goes first."""
         with self._lock:
             free, size = free_bytes(self._root)
-            if free >= size * _LOW_SHARE:
+            # Of a small disk completion leaves more alone than a tenth: it must not wait for what is never collected.
+            low = max(size * _LOW_SHARE, min(RESERVE_BYTES, size / 4))
+            # While another image is made, layers of no image stay: removing images would free nothing.
+            if free >= low or self._preparing:
                 return
-            for image in self._store.images():
-                if free >= size * _ENOUGH_SHARE:
+            images = self._store.images()
+            for image in images[:-1] if but_the_newest else images:
+                if free >= low * _ENOUGH:
                     return
                 if image.image_id not in self._protected:
                     self._note(f"image {image.names[0] if image.names else image.image_id[:12]} is removed for space")
@@ -289,6 +294,8 @@ class ImageService:
         self.notes.append((now, text))
 
     def _unfinished(self) -> list[str]:
+        # Whoever has just asked for an image has not said yet that a task needs it.
+        self.collect(but_the_newest=True)
         with self._lock:
             images = self._store.images()
             wanted = [image for image in images if image.image_id in self._protected]

@@ -24,7 +24,9 @@ from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import Descriptor
 from edge.images.oci.references import ImageReference, parse_reference
 from edge.images.pulse import Pulse
-from edge.images.span_file import open_span_file
+from edge.images.starts import late_windows
+from edge.images.starts.pieces import BundledContent, Bundles
+from edge.images.starts.recorder import Recorder
 from edge.images.tree import LayerTree
 from edge.images.unpacked_content import UnpackedContent
 
@@ -75,6 +77,10 @@ class LayerBlob:
         """See `BlobSource`."""
         return self._client.chunks(self._reference, self._blob, offset, size)
 
+    def beside(self, blob: Descriptor, most: int) -> bytes:
+        """Return another blob of its repository, whole and verified; raises as `RegistryClient.blob`."""
+        return self._client.blob(self._reference, blob, most)
+
 
 class Serving:
     """The layers of one store and their mount. Usable from many threads.
@@ -101,6 +107,7 @@ class Serving:
         self._told = told
         self._read_seconds = read_seconds
         self._namespace = OverlayNamespace()
+        self.bundles = Bundles(root, told)
         self.inflated = InflatedSpans(memory.spare_bytes)
         self.pulse = Pulse()
         self.layers: Mapping[str, Layer] = {}
@@ -162,6 +169,10 @@ class Serving:
 
     # --- layers
 
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell it of each read from now on."""
+        self._namespace.saw = recorder.saw
+
     def open_all(self) -> None:
         """Serve what is on disk."""
         for facts in self._folders.facts():
@@ -185,18 +196,21 @@ class Serving:
         if unpacked.is_dir():
             layer = self._unpacked(facts, served, unpacked)
         else:
-            table = open_span_file(folder / "spans")
+            blob = LayerBlob(self._client, facts)
+            table = late_windows.table_of(folder, blob.beside, self._told, self._read_seconds)
             content = LazyContent(
                 facts.layer_id,
                 table=table,
                 cache=BlobCache(folder, facts.size, len(table.spans)),
                 inflated=self.inflated,
-                source=LayerBlob(self._client, facts),
+                source=blob,
                 pulse=self.pulse,
                 read_seconds=self._read_seconds,
                 told=self._told,
             )
-            layer = Layer(facts, replace(served, content=content), content)
+            pieces = self.bundles.pieces(facts.layer_id)
+            seen = BundledContent(pieces, content, self.pulse, self._read_seconds) if pieces is not None else content
+            layer = Layer(facts, replace(served, content=seen), content)
         self._put(layer)
         return layer
 

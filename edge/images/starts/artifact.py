@@ -11,7 +11,7 @@ from edge.images.oci.layout import OciLayout
 from edge.images.oci.references import ImageReference
 from edge.images.soci.manifests import EMPTY_CONFIG
 from edge.images.soci.ztoc import MAX_ZTOC_BYTES
-from edge.images.starts.bundle import ARTIFACT_TYPE, BundleEntry, entry_of
+from edge.images.starts.bundle import ARTIFACT_TYPE, CREATED, BundleEntry, entry_of
 
 
 def write_artifact(
@@ -78,6 +78,4 @@ def _push(
 def find_bundles(found: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     """Return the bundles of a list of referrers, the newest first."""
     bundles = [one for one in found if one.artifact_type == ARTIFACT_TYPE]
-    return tuple(
-        sorted(bundles, key=lambda one: one.annotations.get("org.opencontainers.image.created", ""), reverse=True)
-    )
+    return tuple(sorted(bundles, key=lambda one: one.annotations.get(CREATED, ""), reverse=True))

@@ -1,6 +1,5 @@
 """Build a start bundle from an image and a start profile, reading each layer once, into an OCI layout."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +83,7 @@ def build_bundle(
         EdgeError: As the reader's methods.
     """
     [image] = platform_images(reader, reference, (profile.platform,))[:1]
-    with tempfile.TemporaryDirectory(prefix="edge-bundle-", dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
+    with tempfile.TemporaryDirectory(prefix="edge-bundle-", dir=writer.folder) as name:
         folder = Path(name)
         total, done = sum(layer.size for layer, _ in image.layers()), 0
         read: list[_ReadLayer] = []

@@ -85,11 +85,9 @@ class ArrivingBundle:
                     if payload.unwanted:
                         return
                     for piece in unpacker.feed(chunk):
-                        if not payload.take(piece):
-                            raise InvalidInputError("a part of it has another digest than its head says")
+                        payload.take(piece)
                 unpacker.finish()
-                if not payload.whole:
-                    raise InvalidInputError("it holds less than its head says")
+                payload.check_whole()
         except EdgeError as error:
             told(f"the rest of the start bundle {self._entry.digest[:19]} is not used: {error}")
         except Exception as error:  # noqa: BLE001 - whoever waits for it must be told that no more comes

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from edge.errors import StoreError
+from edge.errors import InvalidInputError, StoreError
 from edge.files import store_error, write_atomically
 from edge.images.namespace import Content
 from edge.images.pulse import Pulse
@@ -69,16 +69,20 @@ class Payload:
         """Nobody reads it any more."""
         os.close(self._file)
 
-    def take(self, data: bytes) -> bool:
-        """Take the next bytes; False when a block of them is not what the bundle's head says: nothing of it is used."""
+    def take(self, data: bytes) -> None:
+        """Take the next bytes; of a block that is not what the bundle's head says nothing is used.
+
+        Raises:
+            InvalidInputError: There is such a block.
+        """
         self._partial += data
         while len(self._partial) >= BLOCK or self._written + len(self._partial) == self._size:
             block = bytes(self._partial[:BLOCK])
             if not block:
-                return True
+                return
             number = self._written // BLOCK
             if hashlib.sha256(block).digest() != self._digest(number):
-                return False
+                raise InvalidInputError("a part of it has another digest than its head says")
             try:
                 os.pwrite(self._file, block, self._written)
             except OSError as error:
@@ -90,7 +94,6 @@ class Payload:
                 self._state[number] = _GOOD
                 if self._waiting:
                     self._changed.notify_all()
-        return True
 
     def end(self) -> None:
         """No more will come."""
@@ -103,10 +106,14 @@ class Payload:
         with self._changed:
             self._changed.wait_for(lambda: not self.arriving)
 
-    @property
-    def whole(self) -> bool:
-        """All of it has come."""
-        return self._there >= self._size
+    def check_whole(self) -> None:
+        """Say that this was all.
+
+        Raises:
+            InvalidInputError: It was not.
+        """
+        if self._written < self._size:
+            raise InvalidInputError("it holds less than its head says")
 
     def read(self, start: int, end: int) -> bytes | None:
         """Return bytes that are here and right, or None."""

@@ -18,7 +18,7 @@ from edge.agent.adapters.podman import PodmanEngine
 from edge.agent.config import AgentConfig
 from edge.agent.engine.clock_floor import CLOCK_FLOOR
 from edge.agent.engine.engine import Engine, Parts
-from edge.agent.engine.events import ImagesSeen, StopRequested
+from edge.agent.engine.events import ImagesSeen, ProfilesSeen, StopRequested
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.inbox import Inbox
 from edge.agent.engine.intake import Judge
@@ -75,7 +75,11 @@ def run(
         architecture = _OCI_ARCHITECTURES[facts.architecture]
         identity = Identity(config.cluster, config.device, architecture, config.policy)
         inbox = Inbox()
-        images = LazyImages(config.images_socket, lambda arrivals: inbox.put(ImagesSeen(arrivals)))
+        images = LazyImages(
+            config.images_socket,
+            lambda arrivals: inbox.put(ImagesSeen(arrivals)),
+            lambda profiles: inbox.put(ProfilesSeen(profiles)),
+        )
         containers = make_engine(config.podman_socket, images)
         broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from edge.fleet.devices import DeviceRecord
+from edge.fleet.devices import DeviceRecord, list_devices
 from edge.fleet.folder import Fleet
 from edge.fleet.link import FleetLink
 from edge.fleet.messages import (
@@ -15,6 +15,7 @@ from edge.fleet.messages import (
     FramesStreamed,
     LinkBack,
     LinkLost,
+    ProfilesTold,
     Reported,
     RevisionJudged,
     StatusTold,
@@ -22,6 +23,7 @@ from edge.fleet.messages import (
 )
 from edge.fleet.tasks import record_rejection, record_report
 from edge.model.documents import ConnectionState, DeviceStatus, RevisionAck, RevisionOutcome
+from edge.model.start_profile import StartProfile
 from edge.model.topics import Topics
 
 
@@ -33,6 +35,7 @@ class DeviceView:
     ack: RevisionAck | None = None
     report: dict[str, Any] = field(default_factory=dict)
     birth: dict[str, Any] = field(default_factory=dict)
+    profiles: tuple[StartProfile, ...] = ()
 
     @property
     def connection(self) -> str:
@@ -51,6 +54,8 @@ class DeviceView:
                 self.report = message.document
             case Born():
                 self.birth = message.document
+            case ProfilesTold():
+                self.profiles = message.profiles
             case StatusTold():
                 self.status = message.status
             case RevisionJudged():
@@ -74,6 +79,13 @@ def observe(link: FleetLink, fleet: Fleet, devices: Sequence[DeviceRecord]) -> d
     for record in devices:
         _remember(fleet, record, views[record.device])
     return views
+
+
+def reported_profiles(link: FleetLink, fleet: Fleet) -> list[StartProfile]:
+    """Return what the devices of a fleet said that their images read when they start."""
+    topics = [Topics(one.cluster, one.device).profiles for one in list_devices(fleet.database) if one.may_connect]
+    found = link.retained(fleet.settings.cluster, topics) if topics else []
+    return [profile for message in found if isinstance(message, ProfilesTold) for profile in message.profiles]
 
 
 def rejection_reason(ack: RevisionAck) -> str:

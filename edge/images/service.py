@@ -132,6 +132,7 @@ class ImageService:
             if any(layer.layer_id not in self._serving.layers for layer in self._store.chain(image.layer)):
                 self._note(f"image {image.image_id[:12]} has lost a layer and is removed from the store")
                 self._store.remove(image.image_id)
+        self._starts.tidy({image.image_id for image in self._store.images()})
         thread = self._serving.mount(environment)
         threading.Thread(target=self._stay_small, name="memory", daemon=True).start()
         self._completion.start()

@@ -224,6 +224,9 @@ class Serving:
         """Let new containers use the plain directory; those that run keep what they have."""
         layer = self.layers[layer_id]
         self._put(self._unpacked(layer.facts, layer.served, self._folders.unpacked(layer_id)))
+        beside = (self.layers.get(one) for one in self.bundles.layers_beside(layer_id))
+        if all(one is None or one.unpacked for one in beside):
+            self.bundles.proved(layer_id)
 
     def close(self, layer_id: str) -> None:
         """Serve a layer no more."""

@@ -6,14 +6,14 @@ One blob, fetched with one request and usable as it arrives:
                `uint64` start and end in the layer's tar, the SHA-256 of each 64 KiB of the payload, then for each layer
                its zTOC without the windows
     payload    one zstd frame: the ranges' bytes, one after the other
-    0x00       nobody asks for it: so the request is one for a part, which shows that the registry serves parts
+    0x00       nobody asks for it: so the request is one for a part, and shows that the registry serves parts
 
 The JSON has `manifest` (digest of the image's), `platform`, `size` (bytes of the payload), `ranges`, and `layers`: for
 each `digest`, `size`, `head` (the blob's bytes before its first span, hexadecimal), `toc` (bytes of its zTOC here) and
 `ztoc` (`digest` and `size` of the whole zTOC in its compact form, a blob of this artifact too).
 
-The artifact's annotations, which the list of referrers repeats, say where the blob is and what its head's digest is. The
-head has the digests of all that follows.
+The artifact's annotations, which the list of referrers repeats, say where the blob is and what its head's digest is.
+The head has the digests of all that follows.
 """
 
 import hashlib

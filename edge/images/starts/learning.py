@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,11 @@ class Starts:
             self._recorded.pop(image_id, None)
         self._recorder.end(image_id)
         self._serving.bundles.remove(image_id)
+
+    def tidy(self, image_ids: Collection[str]) -> None:
+        """Remove what bundles brought of images that are none of these."""
+        for image_id in self._serving.bundles.image_ids() - set(image_ids):
+            self._serving.bundles.remove(image_id)
 
     def put(self, profile: StartProfile, platform: str) -> None:
         """Take a profile from elsewhere.

@@ -294,6 +294,17 @@ class Bundles:
         found = self._layers.get(layer_id)
         return "" if found is None else str(self.folder(found[0]))
 
+    def layers_beside(self, layer_id: str) -> tuple[str, ...]:
+        """Return the layers of the image whose bundle holds bytes of a layer; none if there is no such bundle."""
+        image_id = self._layers.get(layer_id, ("", None))[0]
+        return tuple(key for key, (owner, _) in self._layers.items() if owner == image_id) if image_id else ()
+
+    def proved(self, layer_id: str) -> None:
+        """A layer and all beside it are unpacked: what a bundle brought of them is not needed any more."""
+        found = self._layers.get(layer_id)
+        if found is not None:
+            self.remove(found[0])
+
     def remove(self, image_id: str) -> None:
         """Forget an image's bundle; who reads it reads on."""
         with self._lock:

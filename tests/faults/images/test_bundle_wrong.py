@@ -1,0 +1,163 @@
+"""A bundle that is not what it should be is refused, `edge image log` says why, and the start goes on without it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge.images.starts import zstd
+from edge.images.starts.bundle import BLOB_DIGEST, BLOB_SIZE, HEAD_DIGEST, HEAD_SIZE
+from tests.support.fault_proxy import Fault
+from tests.support.lazy_rig import TestImage, content, push_image, rig
+from tests.support.registry import Registry
+from tests.support.start_bundles import Parts, parts_of, push_parts
+
+pytestmark = [pytest.mark.registry, pytest.mark.timeout(180)]
+NAMES = ("data/03", "data/17")
+
+
+@pytest.fixture(scope="module")
+def wrong(registry: Registry) -> TestImage:
+    return push_image(registry, "wrong", [content(7)])
+
+
+@pytest.fixture(scope="module")
+def parts(registry: Registry, wrong: TestImage) -> Parts:
+    return parts_of(registry, wrong, NAMES)
+
+
+@pytest.fixture(scope="module")
+def others(registry: Registry) -> Parts:
+    return parts_of(registry, push_image(registry, "other", [content(8)]), NAMES)
+
+
+def _refused(tmp_path: Path, registry: Registry, image: TestImage, why: str) -> None:
+    with rig(tmp_path, registry) as made:
+        found = made.prepare(image)
+        made.check(image)
+        made.until(lambda: why in made.notes())
+        made.service.wait_for(found["imageId"], "MATERIALIZED", 60)
+        made.check(image)
+
+
+def test_of_another_image(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts, others: Parts) -> None:
+    push_parts(registry, wrong, replace(others, subject=parts.subject))
+    _refused(tmp_path, registry, wrong, "it is of the image sha256:")
+
+
+def test_with_another_image_s_layers(
+    tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts, others: Parts
+) -> None:
+    push_parts(registry, wrong, replace(parts, head=replace(parts.head, layers=others.head.layers)))
+    _refused(tmp_path, registry, wrong, "it has other layers than the image")
+
+
+def test_with_another_layer_s_list_of_files(
+    tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts, others: Parts
+) -> None:
+    push_parts(registry, wrong, replace(parts, tocs=others.tocs))
+    with rig(tmp_path, registry) as made:
+        # The lists are of layers of one size, so that nothing but the proof at the end can tell.
+        found = made.prepare(wrong)
+        told = made.service.image(found["imageId"])
+        made.until(lambda: "is not used" in made.notes() or "does not describe" in made.notes())
+        assert told["state"] != "MATERIALIZED"
+
+
+def test_with_a_payload_that_its_head_does_not_describe(
+    tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts
+) -> None:
+    push_parts(registry, wrong, replace(parts, payload=b"\1" + parts.payload[1:]))
+    _refused(tmp_path, registry, wrong, "another digest than its head says")
+
+
+def test_that_ends_early(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts) -> None:
+    push_parts(registry, wrong, replace(parts, payload=parts.payload[:100_000]))
+    _refused(tmp_path, registry, wrong, "it holds less than its head says")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda blob: blob[: len(blob) // 2], "breaks off"),
+        (lambda blob: blob[:-500] + bytes(499) + b"\0", "damaged"),
+        (lambda blob: blob[:-1] + b"more" + b"\0", "bytes follow"),
+    ],
+)
+def test_whose_frame_is_broken(  # noqa: PLR0913, PLR0917 - the fixtures
+    tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts, spoil: Callable[[bytes], bytes], why: str
+) -> None:
+    push_parts(registry, wrong, parts, blob=spoil(parts.packed()[1]))
+    _refused(tmp_path, registry, wrong, why)
+
+
+def test_that_unpacks_without_end(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts) -> None:
+    head, _ = parts.packed()
+    bomb = zstd.compress((bytes(1 << 20) for _ in range(256)), 1)
+    push_parts(registry, wrong, parts, blob=head + bomb + b"\0")
+    _refused(tmp_path, registry, wrong, "another digest than its head says")
+
+
+def test_whose_head_unpacks_without_end(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts) -> None:
+    from edge.images.oci.documents import digest_of  # noqa: PLC0415
+
+    bomb = zstd.compress((bytes(1 << 20) for _ in range(600)), 1)
+    notes = {HEAD_SIZE: str(len(bomb)), HEAD_DIGEST: digest_of(bomb)}
+    push_parts(registry, wrong, parts, blob=bomb + b"\0", notes=notes)
+    _refused(tmp_path, registry, wrong, "unpacks to more than")
+
+
+@pytest.mark.parametrize(
+    ("notes", "why"),
+    [
+        ({HEAD_SIZE: "99999999999", BLOB_SIZE: "999999999999"}, "are the most"),
+        ({BLOB_DIGEST: "sha256:../../x"}, "do not say where it is"),
+        ({HEAD_DIGEST: "sha256:" + "0" * 64}, "another digest than the list of referrers says"),
+        ({HEAD_SIZE: "77"}, "another digest than the list of referrers says"),
+        ({BLOB_DIGEST: "sha256:" + "0" * 64}, "404"),
+    ],
+)
+def test_whose_annotations_lie(  # noqa: PLR0913, PLR0917 - the fixtures
+    tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts, notes: dict[str, str], why: str
+) -> None:
+    push_parts(registry, wrong, parts, notes=notes)
+    _refused(tmp_path, registry, wrong, why)
+
+
+def test_with_ranges_outside_the_layer(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts) -> None:
+    first, *more = parts.head.ranges
+    moved = first._replace(start=first.start + (1 << 40), end=first.end + (1 << 40))
+    push_parts(registry, wrong, replace(parts, head=replace(parts.head, ranges=(moved, *more))))
+    _refused(tmp_path, registry, wrong, "outside the layer")
+
+
+def test_that_stops_arriving(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts) -> None:
+    push_parts(registry, wrong, parts)
+    with rig(tmp_path, registry) as made:
+        made.proxy.break_with(Fault.BREAK_OFF)
+        made.start_asking(wrong)
+        made.until(lambda: bool(made.proxy.blob_requests()))
+        made.proxy.heal()
+        made.prepare(wrong)
+        made.check(wrong)
+
+
+def test_that_lies_is_told_apart_by_the_layer_and_the_image_is_never_unpacked(
+    tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts
+) -> None:
+    push_parts(registry, wrong, parts.saying(parts.payload[:1000] + b"\xff" + parts.payload[1001:]))
+    with rig(tmp_path, registry) as made:
+        found = made.prepare(wrong)
+        made.until(lambda: "its start bundle holds other bytes" in made.service.image(found["imageId"])["problem"])
+        assert made.service.image(found["imageId"])["state"] != "MATERIALIZED"
+        assert not any((made.service.state_dir / "unpacked").iterdir())
+
+
+def test_of_a_registry_that_serves_no_parts(tmp_path: Path, registry: Registry, wrong: TestImage, parts: Parts) -> None:
+    push_parts(registry, wrong, parts)
+    with rig(tmp_path, registry) as made:
+        made.proxy.break_with(Fault.NO_RANGE)
+        made.prepare(wrong)
+        made.check(wrong)
+        assert "no Range" in made.notes()

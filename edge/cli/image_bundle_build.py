@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.output_dir or source.folder
     if folder is None:
         raise InvalidInputError("it is not said where to write the bundle", hint="Name a folder with --output-dir.")
-    profile = profile_for(args)
+    profile = profile_for(args, source)
     built = build_bundle(source.reader, source.reference, LayoutWriter(folder), profile, show_progress)
     tell(args, built, {"outputDir": str(folder)})
     return 0

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from edge.cli.image_bundle_build import tell
-from edge.cli.image_index import registry_client, show_progress
+from edge.cli.image_index import Source, registry_client, show_progress
 from edge.cli.image_profile import add_source, profile_for
 from edge.cli.output import note, print_json
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         for one in pushed:
             note(f"pushed bundle {one.digest}")
         return 0
-    profile = profile_for(args)
+    profile = profile_for(args, Source(client, reference, None))
     with tempfile.TemporaryDirectory(prefix="edge-bundle-") as folder:
         built = build_bundle(client, reference, LayoutWriter(Path(folder)), profile, show_progress)
         push_bundle(client, reference, OciLayout.at(Path(folder)))

@@ -8,6 +8,7 @@ from edge.errors import InvalidInputError, NotFoundError
 from edge.files import store_error
 
 if TYPE_CHECKING:
+    from edge.cli.image_index import Source
     from edge.model.start_profile import StartProfile
 
 COLUMNS = ("IMAGE", "ID", "PLATFORM", "STARTS", "RANGES", "BYTES")
@@ -25,8 +26,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     add_socket(parser)
 
 
-def profile_for(args: argparse.Namespace) -> "StartProfile":
-    """Return the profile of `args.image` that the arguments mean; without any, this device's own.
+def profile_for(args: argparse.Namespace, source: "Source") -> "StartProfile":
+    """Return the profile of `args.image`, which `source` has, that the arguments mean; without any, this device's own.
+
+    The image's own profile comes before that of another version of it.
 
     Raises:
         NotFoundError: There is none.
@@ -35,8 +38,14 @@ def profile_for(args: argparse.Namespace) -> "StartProfile":
     if args.profile is not None:
         return read_profile_file(args.profile)
     if args.from_fleet:
-        return _from_fleet(args)
-    return own_profile(args)
+        return _from_fleet(args, _image_ids(source))
+    return own_profile(args, _image_ids(source))
+
+
+def _image_ids(source: "Source") -> frozenset[str]:
+    from edge.images.indexing.platforms import platform_images  # noqa: PLC0415 - imported when it runs
+
+    return frozenset(one.configuration.image_id for one in platform_images(source.reader, source.reference))
 
 
 def read_profile_file(path: Path) -> "StartProfile":
@@ -53,36 +62,40 @@ def read_profile_file(path: Path) -> "StartProfile":
     return read_profile(data)
 
 
-def own_profile(args: argparse.Namespace) -> "StartProfile":
-    """Return what this device's image service knows of `args.image`; raises as `profile_for`."""
+def own_profile(args: argparse.Namespace, image_ids: frozenset[str] = frozenset()) -> "StartProfile":
+    """Return what this device's image service knows of `args.image`, of these ids rather; raises as `profile_for`."""
     from edge.image_service import ask  # noqa: PLC0415 - imported when it runs
     from edge.model.start_profile import profile_of  # noqa: PLC0415
 
     profiles = [profile_of(one) for one in ask(args.socket, op="profiles")]
-    return _chosen(args.image, profiles, "this device has")
+    return _chosen(args.image, profiles, "this device has", image_ids)
 
 
-def _from_fleet(args: argparse.Namespace) -> "StartProfile":
+def _from_fleet(args: argparse.Namespace, image_ids: frozenset[str]) -> "StartProfile":
     from edge.cli.session import connected, opened  # noqa: PLC0415 - imported when it runs
     from edge.fleet.observing import reported_profiles  # noqa: PLC0415
     from edge.model.start_profile import merged  # noqa: PLC0415
 
     with opened(args) as fleet, connected(args, fleet) as link:
         profiles = reported_profiles(link, fleet)
-    newest = _chosen(args.image, profiles, "the fleet's devices have told")
-    return merged([one for one in profiles if (one.image_id, one.platform) == (newest.image_id, newest.platform)])
+    best = _chosen(args.image, profiles, "the fleet's devices have told", image_ids)
+    return merged([one for one in profiles if (one.image_id, one.platform) == (best.image_id, best.platform)])
 
 
-def _chosen(image: str, profiles: "list[StartProfile]", whose: str) -> "StartProfile":
+def _chosen(image: str, profiles: "list[StartProfile]", whose: str, image_ids: frozenset[str]) -> "StartProfile":
     """The image's own profile, or the one of another version that was learnt from most starts."""
     names = {image, _repository(image)}
-    fitting = [one for one in profiles if names & {one.image, one.image_id, one.image_id[:12], one.digest}]
+    fitting = [
+        one
+        for one in profiles
+        if one.image_id in image_ids or names & {one.image, one.image_id, one.image_id[:12], one.digest}
+    ]
     if not fitting:
         raise NotFoundError(
             f"{whose} no start profile of {image}",
             hint="It is recorded at an image's first start on a device, while the image arrives.",
         )
-    return max(fitting, key=lambda one: one.starts)
+    return max(fitting, key=lambda one: (one.image_id in image_ids, one.starts))
 
 
 def _repository(image: str) -> str:

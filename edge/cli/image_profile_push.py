@@ -2,7 +2,7 @@
 
 import argparse
 
-from edge.cli.image_index import registry_client
+from edge.cli.image_index import Source, registry_client
 from edge.cli.image_profile import add_source, profile_for
 from edge.cli.output import note, print_json
 
@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> int:
     from edge.images.oci.references import parse_reference  # noqa: PLC0415 - imported when it runs
     from edge.images.starts.prefetch_push import push_prefetch  # noqa: PLC0415
 
-    reference, profile = parse_reference(args.image), profile_for(args)
-    pushed = push_prefetch(registry_client(), reference, profile)
+    reference, client = parse_reference(args.image), registry_client()
+    pushed = push_prefetch(client, reference, profile_for(args, Source(client, reference, None)))
     if args.output == "json":
         print_json([{"version": one.version.name.lower(), "index": one.index, "spans": one.spans} for one in pushed])
         return 0

@@ -42,7 +42,7 @@ HEAD_DIGEST: Final = "vnd.edge.bundle.head-digest"
 START_BYTES: Final = "vnd.edge.bundle.start-bytes"
 CREATED: Final = "org.opencontainers.image.created"
 MAX_BLOB_BYTES: Final = MAX_START_BYTES
-MAX_HEAD_BYTES: Final = 64 << 20
+MAX_HEAD_BYTES: Final = 16 << 20
 """Packed."""
 MAX_UNPACKED_HEAD_BYTES: Final = 2 * MAX_ZTOC_BYTES
 

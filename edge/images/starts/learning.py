@@ -53,7 +53,9 @@ class Starts:
             return False
         blank = _blank(made.image, made.configuration)
         with self._lock:
-            self._recorded[made.image.image_id] = (blank, len(trees) == len(layers))
+            # Of a layer that another container has read already, the kernel asks only for what that one did not read.
+            unread = all(layer.content is not None and not layer.content.wanted for layer in layers)
+            self._recorded[made.image.image_id] = (blank, unread)
         self._recorder.begin(made.image.image_id, trees)
         try:
             return self._fetch_known(blank, made, layers) or made.payload is not None

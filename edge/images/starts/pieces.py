@@ -15,6 +15,7 @@ import shutil
 import struct
 import threading
 import time
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,10 +65,8 @@ class Payload:
             self._there = os.fstat(self._file).st_size
         except OSError as error:
             raise store_error(f"cannot open {path}", error) from error
-
-    def close(self) -> None:
-        """Nobody reads it any more."""
-        os.close(self._file)
+        # Reads may be under way when its image is removed: the last of them closes it.
+        weakref.finalize(self, os.close, self._file)
 
     def take(self, data: bytes) -> None:
         """Take the next bytes; of a block that is not what the bundle's head says nothing is used.

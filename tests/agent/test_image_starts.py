@@ -11,11 +11,11 @@ import pytest
 
 from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.engine.uplink import Uplink
-from edge.agent.store.state import StateStore
+from edge.agent.store.state import Change, StateStore
 from edge.model.start_profile import FileRange, StartProfile
 from edge.model.start_profiles_document import decode_profiles
 from edge.model.topics import Topics
-from edge.mqtt.broker import Connected, Publication
+from edge.mqtt.broker import Connected, Publication, PublicationAcknowledged
 from tests.support.island import Island
 from tests.support.tasks import container_definition as container
 
@@ -118,8 +118,9 @@ def test_profiles_are_told_retained_once_for_each_change_and_again_after_a_new_c
         uplink.connection_made(
             Connected(session_present=False, receive_maximum=20, maximum_packet_size=0), b"{}", b"{}"
         )
-        uplink.profiles_changed((PROFILE,))
         uplink.pump()
+        uplink.acknowledged(PublicationAcknowledged(wire.said[-1].token, 0), Change())
+        uplink.profiles_changed((PROFILE,))
         uplink.pump()
     told = [one for one in wire.said if one.topic == "edge/v1/shop/pi-1/profiles"]
     assert [(one.retain, decode_profiles(json.loads(one.payload))) for one in told] == [(True, (PROFILE,))] * 2

@@ -114,6 +114,7 @@ class Serving:
         self._changing = threading.Lock()
         self._server: FuseServer | None = None
         self._read_ahead = 0
+        self._recorder: Recorder | None = None
 
     # --- the mount
 
@@ -159,10 +160,11 @@ class Serving:
         return thread
 
     def adapt_read_ahead(self) -> None:
-        """Read much at once where all bytes are here, and little where they must be fetched."""
+        """Read much at once where all bytes are here, and little where they must be fetched, or are recorded."""
         contents = [layer.content for layer in self.layers.values()]
         whole = all(content is None or not content.cache.missing for content in contents)
-        wanted = mount.READ_AHEAD_KIB if whole else mount.LAZY_READ_AHEAD_KIB
+        recorded = self._recorder is not None and self._recorder.busy
+        wanted = mount.READ_AHEAD_KIB if whole and not recorded else mount.LAZY_READ_AHEAD_KIB
         if self._server is not None and wanted != self._read_ahead:
             self._read_ahead = wanted
             mount.read_ahead(self.mount_point, wanted)
@@ -171,6 +173,8 @@ class Serving:
 
     def record_with(self, recorder: Recorder) -> None:
         """Tell it of each read from now on."""
+        self._recorder = recorder
+        recorder.changed = self.adapt_read_ahead
         self._namespace.saw = recorder.saw
 
     def open_all(self) -> None:

@@ -19,6 +19,9 @@ class Recorder:
 
     Args:
         done: Told, on a thread of its own, the id of each image whose start has lasted `LONGEST_SECONDS`.
+
+    Attributes:
+        changed: Told when a start begins to read, and when it is over.
     """
 
     def __init__(self, done: Callable[[str], None], seconds: float = LONGEST_SECONDS) -> None:
@@ -27,6 +30,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._by_layer: dict[str, tuple[Recording, ...]] = {}
         self._recordings: dict[str, Recording] = {}
+        self.changed: Callable[[], None] = lambda: None
 
     def begin(self, image_id: str, trees: Mapping[str, LayerTree]) -> None:
         """Record the reads of an image's layers, from now on."""
@@ -40,7 +44,13 @@ class Recorder:
         with self._lock:
             recording = self._recordings.pop(image_id, None)
             self._sort()
+        self.changed()
         return () if recording is None else recording.ranges()
+
+    @property
+    def busy(self) -> bool:
+        """A start is being recorded, and has begun to read."""
+        return any(one.began is not None for one in tuple(self._recordings.values()))
 
     def saw(self, layer: ServedLayer, file: Record, offset: int, size: int) -> None:
         """Take a read."""
@@ -56,6 +66,7 @@ class Recorder:
         timer = threading.Timer(self._seconds, self._too_long, (recording,))
         timer.daemon = True
         timer.start()
+        self.changed()
 
     def _stop(self, recording: "Recording") -> None:
         with self._lock:

@@ -137,6 +137,8 @@ def test_reads_are_recorded_in_order_until_the_end_and_not_beyond(tmp_path: Path
     layer = ServedLayer(1, "layer", "LINK", (), tree, None)
     numbers = {tree.path(tree.record(number)): tree.record(number) for number in range(tree.count)}
     recorder = Recorder(lambda _: None)
+    busy: list[bool] = []
+    recorder.changed = lambda: busy.append(recorder.busy)
     recorder.saw(layer, numbers[b"b"], 0, 10)
     recorder.begin("image", {"layer": tree})
     for name, offset, size in ((b"b", 4, 4096), (b"d/a", 0, 8), (b"b", 0, 10)):
@@ -146,6 +148,7 @@ def test_reads_are_recorded_in_order_until_the_end_and_not_beyond(tmp_path: Path
     recorder.saw(layer, numbers[b"d/a"], 0, 100)
     assert found == (FileRange("b", 4, 50), FileRange("d/a", 0, 8), FileRange("b", 0, 4))
     assert recorder.end("image") == ()
+    assert busy == [True, False, False]
 
 
 def test_who_never_says_that_it_is_ready_is_recorded_so_long_and_not_longer(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
 Operations: `prepare`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`, `ready` (a container of
-`image` is ready: its start ends), `profiles` (of `imageId`, or all) and `takeProfile` (`profile`). A connection asks one
-thing and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
+`image` is ready: its start ends), `profiles` (of `imageId`, or all) and `takeProfile` (`profile`). A connection asks
+one thing and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
 """
 
 import json

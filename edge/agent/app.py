@@ -21,7 +21,7 @@ from edge.agent.adapters.vault import MemoryVault
 from edge.agent.config import AgentConfig
 from edge.agent.engine.clock_floor import CLOCK_FLOOR
 from edge.agent.engine.engine import Engine
-from edge.agent.engine.events import BirthChanged, ImagesSeen, StopRequested, Witnessed
+from edge.agent.engine.events import BirthChanged, ImagesSeen, ProfilesSeen, StopRequested, Witnessed
 from edge.agent.engine.hands import WorkerHands
 from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.inbox import Inbox
@@ -84,7 +84,11 @@ def run(
         architecture = _OCI_ARCHITECTURES[facts.architecture]
         identity = Identity(config.cluster, config.device, architecture, config.policy)
         inbox = Inbox()
-        images = LazyImages(config.images_socket, lambda arrivals: inbox.put(ImagesSeen(arrivals)))
+        images = LazyImages(
+            config.images_socket,
+            lambda arrivals: inbox.put(ImagesSeen(arrivals)),
+            lambda profiles: inbox.put(ProfilesSeen(profiles)),
+        )
         containers = make_engine(config.podman_socket, images)
         broker = PahoBroker(replace(broker_settings(config), least_time=clock.least))
         streams = LogStreams(containers, broker, clock)

@@ -132,6 +132,25 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("image", "index", "verify"): Row(
         "edge.cli.image_index_verify", "hold an image's indexes against its layers", on_fleet=False
     ),
+    ("image", "profile", "show"): Row(
+        "edge.cli.image_profile_show", "show what images read when they start", on_fleet=False
+    ),
+    ("image", "profile", "export"): Row(
+        "edge.cli.image_profile_export", "write what an image's start reads into a file", on_fleet=False
+    ),
+    ("image", "profile", "import"): Row(
+        "edge.cli.image_profile_import", "let this device fetch first what a start read elsewhere", on_fleet=False
+    ),
+    ("image", "profile", "push"): Row(
+        "edge.cli.image_profile_push", "put what an image's start reads into its registry, as SOCI does"
+    ),
+    ("image", "bundle", "build"): Row("edge.cli.image_bundle_build", "pack what an image's start reads, into a folder"),
+    ("image", "bundle", "push"): Row(
+        "edge.cli.image_bundle_push", "put a start bundle beside its image, for devices to start from"
+    ),
+    ("image", "bundle", "show"): Row(
+        "edge.cli.image_bundle_show", "show the start bundles an image has", on_fleet=False
+    ),
     ("images", "serve"): Row("edge.cli.images_serve", "serve images before they have arrived", on_fleet=False),
     ("up",): Row("edge.cli.up", "run the agent and Podman's service where there is no systemd", on_fleet=False),
 }

@@ -38,6 +38,7 @@ _DEVICE_WRITES: Final = (
     "reported",
     "status",
     "birth",
+    "profiles",
     "head/ask",
     "cert/ask",
     "res/+/+",

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 from edge.errors import TrustError
 from edge.fleet.device_keys import learn_key
-from edge.fleet.devices import DeviceRecord
+from edge.fleet.devices import DeviceRecord, list_devices
 from edge.fleet.folder import Fleet
 from edge.fleet.link import FleetLink
 from edge.fleet.messages import (
@@ -18,6 +18,7 @@ from edge.fleet.messages import (
     FramesStreamed,
     LinkBack,
     LinkLost,
+    ProfilesTold,
     Reported,
     RevisionJudged,
     StatusTold,
@@ -25,6 +26,7 @@ from edge.fleet.messages import (
 )
 from edge.fleet.tasks import record_rejection, record_report
 from edge.model.documents import ConnectionState, DeviceStatus, RevisionAck, RevisionOutcome
+from edge.model.start_profile import StartProfile
 from edge.model.topics import Topics
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class DeviceView:
     ack: RevisionAck | None = None
     report: dict[str, Any] = field(default_factory=dict)
     birth: dict[str, Any] = field(default_factory=dict)
+    profiles: tuple[StartProfile, ...] = ()
 
     @property
     def connection(self) -> str:
@@ -56,6 +59,8 @@ class DeviceView:
                 self.report = message.document
             case Born():
                 self.birth = message.document
+            case ProfilesTold():
+                self.profiles = message.profiles
             case StatusTold():
                 self.status = message.status
             case RevisionJudged():
@@ -79,6 +84,13 @@ def observe(link: FleetLink, fleet: Fleet, devices: Sequence[DeviceRecord]) -> d
     for record in devices:
         _remember(fleet, record, views[record.device])
     return views
+
+
+def reported_profiles(link: FleetLink, fleet: Fleet) -> list[StartProfile]:
+    """Return what the devices of a fleet said that their images read when they start."""
+    topics = [Topics(one.cluster, one.device).profiles for one in list_devices(fleet.database) if one.may_connect]
+    found = link.retained(fleet.settings.cluster, topics) if topics else []
+    return [profile for message in found if isinstance(message, ProfilesTold) for profile in message.profiles]
 
 
 def rejection_reason(ack: RevisionAck) -> str:

@@ -4,8 +4,9 @@
     {"progress": {"done": 1048576, "total": 3482216}}            any number of them
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
-Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`. A connection asks
-one thing and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
+Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`, `ready` (a
+container of `image` is ready, its start ends), `profiles` (of `imageId`, or all), `takeProfile` (`profile`). A connection asks one
+thing and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
 """
 
 import json
@@ -22,10 +23,11 @@ from edge.ask import error_told
 from edge.errors import EdgeError, InvalidInputError
 from edge.fd_store import check_socket_path
 from edge.images.service import ImageService
+from edge.model.start_profile import MAX_PROFILE_BYTES, profile_of
 
 _log = logging.getLogger(__name__)
 
-_MAXIMUM_LINE: Final = 1 << 20
+_MAXIMUM_LINE: Final = MAX_PROFILE_BYTES + 4096
 _PROGRESS_SECONDS: Final = 0.2
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -160,6 +162,21 @@ def _protect(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
     return None
 
 
+def _ready(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    found = service.ready(_text(asked, "image"))
+    return None if found is None else {"starts": found.starts, "ranges": len(found.ranges), "bytes": found.size}
+
+
+def _profiles(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    wanted = asked.get("imageId") or ""
+    return [found.to_json() for found in service.profiles() if wanted in {"", found.image_id}]
+
+
+def _take_profile(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    service.take_profile(profile_of(asked.get("profile")))
+    return None
+
+
 def _notes(service: ImageService, _asked: Mapping[str, Any], _say: Say) -> Any:
     return [{"time": when, "text": text} for when, text in service.notes]
 
@@ -181,4 +198,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[ImageService, Mapping[str, Any], Say],
     "prune": _prune,
     "protect": _protect,
     "notes": _notes,
+    "ready": _ready,
+    "profiles": _profiles,
+    "takeProfile": _take_profile,
 }

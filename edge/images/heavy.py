@@ -33,6 +33,7 @@ from edge.images.soci.checkpoints import span_table
 from edge.images.soci.values import Compression, FileType, Ztoc
 from edge.images.soci.ztoc import read_ztoc
 from edge.images.span_file import write_span_file
+from edge.images.starts.pieces import Claims, load
 from edge.images.tree import write_tree
 from edge.images.unpack import DamagedLayerError, FalseIndexError, unpack
 
@@ -97,11 +98,16 @@ def _error(told: Mapping[str, str]) -> EdgeError:
 def _index(arguments: Mapping[str, Any]) -> dict[str, int]:
     """A zTOC that was fetched becomes a tree and a table of spans."""
     folder = Path(arguments["folder"])
-    ztoc = read_ztoc((folder / "ztoc").read_bytes())
+    if "bundle" in arguments:
+        with Path(arguments["bundle"]).open("rb") as file:
+            file.seek(arguments["offset"])
+            ztoc = read_ztoc(file.read(arguments["length"]))
+    else:
+        ztoc = read_ztoc((folder / "ztoc").read_bytes())
     if ztoc.compressed_size != arguments["size"]:
         raise InvalidInputError(f"the zTOC is for a layer of {ztoc.compressed_size} bytes, not {arguments['size']}")
     result = _keep(folder, ztoc)
-    (folder / "ztoc").unlink()
+    (folder / "ztoc").unlink(missing_ok=True)
     return result
 
 
@@ -182,10 +188,21 @@ def _unpack(arguments: Mapping[str, Any]) -> dict[str, int]:
         digest=arguments["digest"],
         diff_id=arguments["diff_id"],
         gzip=bool(arguments["compression"]),
+        claims=_claims(arguments),
     )
     if arguments["own"]:
         keep_index(folder, files)
     return {}
+
+
+def _claims(arguments: Mapping[str, Any]) -> Claims | None:
+    try:
+        pieces = load(Path(arguments["claims"])) if arguments["claims"] else {}
+    except StoreError:
+        # Damaged since: then nothing of it is shown any more.
+        return None
+    found = pieces.get(Path(arguments["folder"]).name)
+    return Claims(found) if found is not None else None
 
 
 _WORK: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, int]]]] = {

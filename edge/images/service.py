@@ -31,8 +31,11 @@ from edge.images.layers import LayerFolders, free_bytes
 from edge.images.lazy_content import READ_SECONDS
 from edge.images.making import MadeImage, Maker, Progress
 from edge.images.oci.client import RegistryClient
+from edge.images.oci.documents import host_architecture
 from edge.images.oci.references import parse_reference
 from edge.images.serving import Layer, Serving
+from edge.images.starts.learning import Starts
+from edge.model.start_profile import StartProfile
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +124,7 @@ class ImageService:
         self._serving = Serving(root, self._folders, client, self._note, read_seconds)
         self._maker = Maker(client, self._folders, self._serving, self._note)
         self._completion = Completion(self._folders, self._serving, self._unfinished, self._note, bytes_per_second)
+        self._starts = Starts(root, self._serving, self._note)
         self._preparing = 0
         self._protected = _load_protected(root / "protected.json")
 
@@ -136,6 +140,7 @@ class ImageService:
             if any(layer.layer_id not in self._serving.layers for layer in self._store.chain(image.layer)):
                 self._note(f"image {image.image_id[:12]} has lost a layer and is removed from the store")
                 self._store.remove(image.image_id)
+        self._starts.tidy({image.image_id for image in self._store.images()})
         thread = self._serving.mount(environment)
         threading.Thread(target=self._stay_small, name="memory", daemon=True).start()
         self._completion.start()
@@ -216,17 +221,17 @@ class ImageService:
             with self._lock:
                 self._preparing -= 1
         status = self._started(made.image)
+        known = self._starts.begins(made, self._layers(made.image))
         if made.first:
             self._completion.fetch_first(made.first)
-        else:
+        elif not known:
             threading.Thread(target=self._read_first_files, args=(made,), name="first files", daemon=True).start()
         return status
 
     def _read_first_files(self, made: MadeImage) -> None:
-        with self._lock:
-            chain = [self._serving.layers.get(one.layer_id) for one in self._store.chain(made.image.layer)]
-        served = [layer.served for layer in reversed(chain) if layer is not None]
-        layers = [ImageLayer(one.tree, one.content) for one in served if one.tree and one.content]
+        chain = self._layers(made.image)
+        served = [(layer.served.tree, layer.content or layer.served.content) for layer in reversed(chain)]
+        layers = [ImageLayer(tree, content) for tree, content in served if tree and content]
         try:
             read_first_files(layers, made.configuration)
         except EdgeError as error:
@@ -238,6 +243,12 @@ class ImageService:
         self._completion.look()
         with self._lock:
             return self._status(image)
+
+    def _layers(self, image: ImageRecord) -> list[Layer]:
+        """An image's layers, the lowest first."""
+        with self._lock:
+            chain = [self._serving.layers.get(one.layer_id) for one in self._store.chain(image.layer)]
+        return [layer for layer in chain if layer is not None]
 
     def _named(self, reference: str) -> ImageRecord | None:
         with self._lock, suppress(EdgeError):
@@ -298,6 +309,28 @@ class ImageService:
                 write_atomically(self._root / "protected.json", json.dumps(sorted(wanted)).encode())
                 self._protected = wanted
 
+    def ready(self, reference: str) -> StartProfile | None:
+        """A container of an image is ready: what was read till then is what its start reads.
+
+        Returns:
+            What is known of its starts now; None when this one was not recorded.
+
+        Raises:
+            NotFoundError: There is no such image.
+            StoreError: It cannot be kept.
+        """
+        with self._lock:
+            image = self._find(reference)
+        return self._starts.ready(image.image_id)
+
+    def profiles(self) -> list[StartProfile]:
+        """Return what is known of images' starts, the newest first."""
+        return self._starts.profiles.all()
+
+    def take_profile(self, profile: StartProfile) -> None:
+        """Take a profile from elsewhere; raises as `Starts.put`."""
+        self._starts.put(profile, f"linux/{host_architecture()}")
+
     def collect(self, *, but_the_newest: bool = False) -> None:
         """Make space, if there is little: what nobody needs and was published first goes first."""
         with self._lock:
@@ -347,6 +380,7 @@ class ImageService:
 
     def _remove(self, image: ImageRecord) -> None:
         self._store.remove(image.image_id)
+        self._starts.forget(image.image_id)
         self._remove_orphans()
 
     def _remove_orphans(self) -> None:

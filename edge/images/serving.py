@@ -24,7 +24,9 @@ from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import Descriptor
 from edge.images.oci.references import ImageReference, parse_reference
 from edge.images.pulse import Pulse
-from edge.images.span_file import open_span_file
+from edge.images.starts import late_windows
+from edge.images.starts.pieces import BundledContent, Bundles
+from edge.images.starts.recorder import Recorder
 from edge.images.tree import LayerTree
 from edge.images.unpacked_content import UnpackedContent
 
@@ -80,6 +82,10 @@ class LayerBlob:
         """See `BlobSource`."""
         return self._client.chunks(self._reference, self._blob, offset, size)
 
+    def beside(self, blob: Descriptor, most: int) -> bytes:
+        """Return another blob of its repository, whole and verified; raises as `RegistryClient.blob`."""
+        return self._client.blob(self._reference, blob, most)
+
 
 class Serving:
     """The layers of one store and their mount. Usable from many threads.
@@ -106,12 +112,14 @@ class Serving:
         self._told = told
         self._read_seconds = read_seconds
         self._namespace = OverlayNamespace()
+        self.bundles = Bundles(root, told)
         self.inflated = InflatedSpans(memory.spare_bytes)
         self.pulse = Pulse()
         self.layers: Mapping[str, Layer] = {}
         self._changing = threading.Lock()
         self._server: FuseServer | None = None
         self._read_ahead = 0
+        self._recorder: Recorder | None = None
 
     # --- the mount
 
@@ -157,15 +165,22 @@ class Serving:
         return thread
 
     def adapt_read_ahead(self) -> None:
-        """Read much at once where all bytes are here, and little where they must be fetched."""
+        """Read much at once where all bytes are here, and little where they must be fetched, or are recorded."""
         contents = [layer.content for layer in self.layers.values()]
         whole = all(content is None or not content.cache.missing for content in contents)
-        wanted = mount.READ_AHEAD_KIB if whole else mount.LAZY_READ_AHEAD_KIB
+        recorded = self._recorder is not None and self._recorder.busy
+        wanted = mount.READ_AHEAD_KIB if whole and not recorded else mount.LAZY_READ_AHEAD_KIB
         if self._server is not None and wanted != self._read_ahead:
             self._read_ahead = wanted
             mount.read_ahead(self.mount_point, wanted)
 
     # --- layers
+
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell it of each read from now on."""
+        self._recorder = recorder
+        recorder.changed = self.adapt_read_ahead
+        self._namespace.saw = recorder.saw
 
     def open_all(self) -> None:
         """Serve what is on disk."""
@@ -190,18 +205,21 @@ class Serving:
         if unpacked.is_dir():
             layer = self._unpacked(facts, served, unpacked)
         else:
-            table = open_span_file(folder / "spans")
+            blob = LayerBlob(self._client, facts)
+            table = late_windows.table_of(folder, blob.beside, self._told, self._read_seconds)
             content = LazyContent(
                 facts.layer_id,
                 table=table,
                 cache=BlobCache(folder, facts.size, len(table.spans)),
                 inflated=self.inflated,
-                source=LayerBlob(self._client, facts),
+                source=blob,
                 pulse=self.pulse,
                 read_seconds=self._read_seconds,
                 told=self._told,
             )
-            layer = Layer(facts, replace(served, content=content), content)
+            pieces = self.bundles.pieces(facts.layer_id)
+            seen = BundledContent(pieces, content, self.pulse, self._read_seconds) if pieces is not None else content
+            layer = Layer(facts, replace(served, content=seen), content)
         self._put(layer)
         return layer
 
@@ -215,6 +233,9 @@ class Serving:
         """Let new containers use the plain directory; those that run keep what they have."""
         layer = self.layers[layer_id]
         self._put(self._unpacked(layer.facts, layer.served, self._folders.unpacked(layer_id)))
+        beside = (self.layers.get(one) for one in self.bundles.layers_beside(layer_id))
+        if all(one is None or one.unpacked for one in beside):
+            self.bundles.proved(layer_id)
 
     def close(self, layer_id: str) -> None:
         """Serve a layer no more."""

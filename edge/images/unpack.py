@@ -19,6 +19,7 @@ from edge.errors import EdgeError, InvalidInputError, StoreError
 from edge.files import store_error
 from edge.images.soci.tar_scan import TarScanner
 from edge.images.soci.values import FileMetadata
+from edge.images.starts.pieces import Claims
 from edge.images.tree import LayerTree, Record, build_tree
 
 _PIECE: Final = 1 << 20
@@ -36,7 +37,14 @@ class FalseIndexError(DamagedLayerError):
 
 
 def unpack(  # noqa: PLR0913 - what a layer is
-    blob: Path, tree_file: Path, target: Path, *, digest: str, diff_id: str, gzip: bool
+    blob: Path,
+    tree_file: Path,
+    target: Path,
+    *,
+    digest: str,
+    diff_id: str,
+    gzip: bool,
+    claims: Claims | None = None,
 ) -> list[FileMetadata]:
     """Write a layer's files into `target`, an empty directory, sync it, and return its tar's members.
 
@@ -47,10 +55,11 @@ def unpack(  # noqa: PLR0913 - what a layer is
         digest: `sha256:…` of the blob.
         diff_id: `sha256:…` of the uncompressed tar.
         gzip: Whether the blob is compressed.
+        claims: What a start bundle said of the tar, and containers may have read.
 
     Raises:
         DamagedLayerError: A digest is wrong, or the blob does not inflate.
-        FalseIndexError: The tree is not the tar's.
+        FalseIndexError: The tree is not the tar's, or a bundle said otherwise than the tar.
         StoreError: The files cannot be written here.
     """
     try:
@@ -65,6 +74,8 @@ def unpack(  # noqa: PLR0913 - what a layer is
                 diff.update(piece)
                 scanner.feed(memoryview(piece))
                 writer.take(position, piece)
+                if claims is not None:
+                    claims.take(position, piece)
                 position += len(piece)
         except zlib.error as error:
             raise DamagedLayerError(f"{blob} does not inflate: {error}") from error
@@ -74,6 +85,8 @@ def unpack(  # noqa: PLR0913 - what a layer is
         scanner.finish()
         if build_tree(scanner.files) != tree_file.read_bytes():
             raise FalseIndexError("the index lists other files than the layer has")
+        if claims is not None and claims.false is not None:
+            raise FalseIndexError(f"its start bundle holds other bytes at {claims.false} of the tar than the layer has")
         writer.close()
         _finish_nodes(tree, target)
         _sync(target)

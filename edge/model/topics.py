@@ -88,6 +88,11 @@ class Topics:
         return self._of("birth")
 
     @property
+    def profiles(self) -> str:
+        """From the device, retained: what its images read when they start."""
+        return self._of("profiles")
+
+    @property
     def commands(self) -> str:
         """The filter for all commands to the device."""
         return self._of("cmd/+/+")

@@ -28,6 +28,7 @@ class FakeEngine:
     Attributes:
         registry: What can be pulled, by reference; None while the registry is away.
         images: The local store, by reference.
+        started: What was said of containers that are ready.
         alive: While False every call raises `EngineUnavailableError`, as when Podman's service is dead.
     """
 
@@ -38,6 +39,7 @@ class FakeEngine:
         self.alive = True
         self.secret_files: set[str] = set()
         self.environments: dict[str, dict[str, str]] = {}
+        self.started: list[tuple[frozenset[str], float]] = []
         self._containers: dict[str, FoundContainer] = {}
         self._specs: dict[str, ContainerSpec] = {}
         self._lines: dict[str, list[LogLine]] = {}
@@ -96,6 +98,10 @@ class FakeEngine:
     def protect_images(self, image_ids: frozenset[str]) -> None:
         """See `ContainerEngine`."""
         self.protected = image_ids
+
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """See `ContainerEngine`."""
+        self.started.append((image_ids, after_seconds))
 
     def create(self, spec: ContainerSpec) -> str:
         with self._changed:

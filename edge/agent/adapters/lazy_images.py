@@ -9,6 +9,7 @@ from typing import Any, Final
 from edge.agent.engine.ports import Image, ImageArrival
 from edge.errors import EdgeError, EngineError, EngineUnavailableError
 from edge.image_service import ask
+from edge.model.start_profile import StartProfile, profile_of
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +24,18 @@ class LazyImages:
     Args:
         socket: Where the service is.
         seen: Told, from another thread, how far all its images have come, whenever that changed.
+        learnt: Told, from another thread, all that is known of what images read when they start.
     """
 
-    def __init__(self, socket: Path, seen: Callable[[tuple[ImageArrival, ...]], None]) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        seen: Callable[[tuple[ImageArrival, ...]], None],
+        learnt: Callable[[tuple[StartProfile, ...]], None] = lambda _: None,
+    ) -> None:
         self._socket = socket
         self._seen = seen
+        self._learnt = learnt
         self._told: tuple[ImageArrival, ...] | None = None
         self._look = threading.Event()
         self._closed = False
@@ -74,12 +82,42 @@ class LazyImages:
         if self._socket.exists():
             ask(self._socket, op="protect", imageIds=sorted(image_ids))
 
+    def started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """Say of which images a container is ready, or will be in so many seconds; what is learnt of it is told.
+
+        Raises:
+            EdgeError: The service did not hear it.
+        """
+        if after_seconds:
+            timer = threading.Timer(after_seconds, self._started_later, (image_ids,))
+            timer.daemon = True
+            timer.start()
+        elif self._socket.exists() and not self._closed:
+            known = [ask(self._socket, op="ready", image=image_id) for image_id in sorted(image_ids)]
+            if any(known):
+                self._tell_profiles()
+
     def close(self) -> None:
         """Look no more."""
         self._closed = True
         self._look.set()
 
+    def _started_later(self, image_ids: frozenset[str]) -> None:
+        try:
+            self.started(image_ids, 0.0)
+        except EdgeError as error:
+            _log.info("the image service was not told that images have started: %s", error)
+
+    def _tell_profiles(self) -> None:
+        found = ask(self._socket, op="profiles")
+        self._learnt(tuple(profile_of(one) for one in found))
+
     def _watch(self) -> None:
+        try:
+            if self._socket.exists():
+                self._tell_profiles()
+        except EdgeError as error:
+            _log.debug("the image service does not say what it knows of starts: %s", error)
         while True:
             self._look.wait()
             self._look.clear()

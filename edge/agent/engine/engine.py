@@ -27,6 +27,7 @@ from edge.agent.engine.events import (
     ImagesSeen,
     ListingFailed,
     LocalAsked,
+    ProfilesSeen,
     PullBegan,
     StepFailed,
     StepSucceeded,
@@ -69,6 +70,8 @@ from edge.mqtt.broker import (
 
 _log = logging.getLogger(__name__)
 
+READY_SECONDS: Final = 10.0
+"""How long a container without a health check runs until its start is taken to be over."""
 IDLE_SECONDS: Final = 30.0
 """After so long without an event the memory of the last work is given back."""
 
@@ -94,6 +97,7 @@ class Engine:
         self._reported_version = int(self._store.meta("reported_version") or 0)
         self._problem = ""
         self._protected: frozenset[str] | None = None
+        self._started: frozenset[str] = frozenset()
         self._session = ""
         self._secrets: dict[str, int] = {}
         self._engine_version = ""
@@ -154,6 +158,7 @@ class Engine:
             self._health.tend()
             self._reconciler.dispatch()
             self._protect_images()
+            self._tell_started()
         self._take_up_unstored()
         stored = self._commit()
         if stored:
@@ -167,6 +172,15 @@ class Engine:
         if needed != self._protected and self._reconciler.adopted:
             self._protected = needed
             self._parts.hands.protect_images(needed)
+
+    def _tell_started(self) -> None:
+        """What an image's start reads ends when it is first healthy; without a health check, soon after it runs."""
+        healthy, running = self._reconciler.images_started()
+        for image_ids, seconds in ((healthy, 0.0), (running, READY_SECONDS)):
+            if new := image_ids - self._started:
+                self._parts.hands.images_started(new, seconds)
+        # Of an image that no container runs any more, the next start is another one.
+        self._started = healthy | running
 
     def _patience(self, *, idle: bool) -> float | None:
         now = self._clock.monotonic()
@@ -197,6 +211,8 @@ class Engine:
                 self._audit.note(event.what, **event.fields)
             case LocalAsked():
                 self._own.asked(event)
+            case ProfilesSeen():
+                self._uplink.profiles_changed(event.profiles)
             case StopRequested():
                 self._stopping = True
             case _:

@@ -9,6 +9,7 @@ from edge.agent.engine.ports import FoundContainer, Image, ImageArrival
 from edge.errors import EdgeError
 from edge.model.documents import CommandStatus
 from edge.model.plan import Step
+from edge.model.start_profile import StartProfile
 from edge.mqtt.broker import BrokerEvent
 
 StepOutcome = Image | FoundContainer | None
@@ -44,6 +45,13 @@ class ImagesSeen:
     """How much has arrived of the images that start before they have; all of them."""
 
     arrivals: tuple[ImageArrival, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilesSeen:
+    """What the images of this device read when they start; all that is known."""
+
+    profiles: tuple[StartProfile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,7 @@ ContainerEvent = (
 Event = (
     ContainerEvent
     | ContainerExited
+    | ProfilesSeen
     | BrokerReported
     | BirthChanged
     | Witnessed

@@ -200,6 +200,17 @@ class WorkerHands:
 
         self._steps.submit(job)
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """Say of which images a container is ready, or will be."""
+
+        def job() -> None:
+            try:
+                self._engine.images_started(image_ids, after_seconds)
+            except EdgeError as error:
+                _log.warning("cannot say that images have started: %s", error)
+
+        self._steps.submit(job)
+
     def check_health(self, task_id: str, container: str, runtime_id: str, check: HealthCheck) -> None:
         """Run a health check."""
 

@@ -31,6 +31,10 @@ class Inspector(Hands, Bench, Checkers, Protocol):
         """Say which images are needed; no answer."""
         ...
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """Say of which images a container is ready, or will be in so many seconds; no answer."""
+        ...
+
     def know_secrets(self, secrets: Iterable[DesiredSecret]) -> None:
         """Say which secrets are in force; no answer."""
         ...

@@ -138,6 +138,10 @@ class ContainerEngine(Protocol):
         """Say which images (by id) tasks need, all of them: whoever makes space by itself leaves those alone."""
         ...
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """Say that containers of images (by id) are ready, or will be in so many seconds if nothing else is heard."""
+        ...
+
     def create(self, spec: ContainerSpec) -> str:
         """Make a container and return its runtime id; it does not run yet. Missing bind sources are created.
 

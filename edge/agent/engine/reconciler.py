@@ -181,6 +181,18 @@ class Reconciler:
         for task in list(self.tasks.values()):
             self._put(lifecycle.images_complete(task, complete, self._clock.now()))
 
+    def images_started(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the ids of images of which a container is healthy, and of those of which one runs without a check."""
+        healthy, running = set[str](), set[str]()
+        for task in self.tasks.values():
+            for container in task.containers:
+                if container.image_id and container.status is ContainerStatus.RUNNING:
+                    if container.health is Health.HEALTHY:
+                        healthy.add(container.image_id)
+                    elif container.health is Health.NONE:
+                        running.add(container.image_id)
+        return frozenset(healthy), frozenset(running - healthy)
+
     def images_needed(self) -> frozenset[str]:
         """Return the ids of images that must not be removed: a container of a task is, or may be, made from them."""
         return frozenset(

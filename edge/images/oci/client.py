@@ -44,7 +44,8 @@ _ACCEPT: Final = ", ".join((*MANIFESTS, *INDEXES))
 _PIECE: Final = 64 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
 _FOUND: Final = frozenset({200, 404})
-_MAXIMUM_REFERRERS: Final = 8
+_MAXIMUM_REFERRERS: Final = 32
+"""Of each type."""
 _MIRROR_RESTS_SECONDS: Final = 60.0
 """How long a mirror that did not answer is passed over: each part of a layer would wait for it anew."""
 
@@ -172,7 +173,8 @@ class RegistryClient:
         if not isinstance(found, Index):
             return ()
         listed = [descriptor for descriptor, _ in found.manifests]
-        return tuple(one for kind in artifact_types for one in listed if one.artifact_type == kind)[:_MAXIMUM_REFERRERS]
+        of_kind = ([one for one in listed if one.artifact_type == kind][:_MAXIMUM_REFERRERS] for kind in artifact_types)
+        return tuple(one for found in of_kind for one in found)
 
     # --- push
 
@@ -217,8 +219,13 @@ class RegistryClient:
         discard(answer)
         return "OCI-Subject" in answer.headers
 
-    def add_referrer(self, reference: ImageReference, subject: str, referrer: Descriptor) -> None:
-        """List an artifact in the tag schema of a registry without the referrers API; raises as `manifest`."""
+    def add_referrer(
+        self, reference: ImageReference, subject: str, referrer: Descriptor, *, instead: bool = False
+    ) -> None:
+        """List an artifact in the tag schema of a registry without the referrers API; raises as `manifest`.
+
+        With `instead` it takes the place of those of its type.
+        """
         data = self._tagged_referrers(self._own(reference), subject)
         if data is not None and not isinstance(parse_manifest(data, OCI_INDEX), Index):
             raise InvalidInputError(f"{reference.name}:{_tag(subject)} is no list of referrers")
@@ -228,8 +235,11 @@ class RegistryClient:
             "digest": referrer.digest,
             "size": referrer.size,
             "artifactType": referrer.artifact_type,
-        }
-        kept = [one for one in listed if one.get("digest") != referrer.digest]
+        } | ({"annotations": dict(referrer.annotations)} if referrer.annotations else {})
+        gone = referrer.artifact_type if instead else None
+        kept = [
+            one for one in listed if one.get("digest") != referrer.digest and (one.get("artifactType") or "") != gone
+        ]
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, own]}
         tagged = ImageReference(reference.registry, reference.repository, _tag(subject))
         self.push_manifest(tagged, json.dumps(document).encode(), OCI_INDEX)

@@ -127,6 +127,11 @@ class PodmanEngine:
         if self._images is not None:
             self._images.protect(image_ids)
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """See `ContainerEngine`: Podman itself learns nothing from it."""
+        if self._images is not None:
+            self._images.started(image_ids, after_seconds)
+
     def _pull(self, reference: str, architecture: str) -> str:
         parameters = {"reference": reference, "Arch": architecture, "policy": "always", "quiet": "true"}
         image_id = ""

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge.errors import SupersededError, TrustError
 from edge.model.document import Document
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, TRUST_TYPE
+from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, RUNTIME_BUNDLE_TYPE, TRUST_TYPE
 from edge.model.envelope import (
     PUBLIC_KEY_BYTES,
     Envelope,
@@ -49,6 +49,8 @@ class Role(StrEnum):
     COMMAND = "command"
     HEAD = "head"
     """What the newest revision is, and what time: a key that is always at hand, and can do nothing else."""
+    FIRMWARE = "firmware"
+    """What `edge` itself is on a device: bundles of its own program."""
 
 
 ROLE_OF_TYPE: Final[Mapping[str, Role]] = {
@@ -56,6 +58,7 @@ ROLE_OF_TYPE: Final[Mapping[str, Role]] = {
     HEAD_TYPE: Role.HEAD,
     DESIRED_STATE_TYPE: Role.DESIRED_STATE,
     COMMAND_TYPE: Role.COMMAND,
+    RUNTIME_BUNDLE_TYPE: Role.FIRMWARE,
 }
 """DSSE payloadType -> who must sign it. A type that is not here is signed by nobody."""
 

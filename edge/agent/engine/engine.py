@@ -97,6 +97,7 @@ class Parts:
         heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
         telemetry: How the outbox's streams stand.
         time_passed: Told a time that has passed, while the clock is in doubt.
+        containers_found: Called each time all containers were seen and taken up.
     """
 
     store: StateStore
@@ -112,6 +113,7 @@ class Parts:
     heard: Callable[[BrokerEvent], bool] = lambda _event: False
     telemetry: Callable[[], list[dict[str, Any]]] = list
     time_passed: Callable[[str], None] = lambda _time: None
+    containers_found: Callable[[], None] = lambda: None
 
 
 class Engine:
@@ -254,6 +256,7 @@ class Engine:
                 self._reconciler.listed(event.found)
                 self._floor.note(self._reconciler.change)
                 self._learn_version(event.engine_version)
+                self._parts.containers_found()
             case ListingFailed():
                 self._reconciler.listing_failed(event.error)
             case _:

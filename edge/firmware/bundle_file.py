@@ -26,6 +26,10 @@ _PIECE: Final = 1 << 20
 _EDGE_WHEEL: Final = re.compile(r"edge-(\d+\.\d+\.\d+)-py3-none-any\.whl")
 
 
+Member = tuple[tarfile.TarFile, tarfile.TarInfo]
+"""Where a file lies in a tar that is open."""
+
+
 class RuntimeBundle:
     """A verified bundle; made by `opened_bundle` alone.
 
@@ -33,9 +37,9 @@ class RuntimeBundle:
         envelope: The signed manifest, exactly as it came; kept beside what is installed.
     """
 
-    def __init__(self, tar: tarfile.TarFile, where: Path, envelope: bytes, manifest: RuntimeManifest) -> None:
-        self._tar = tar
+    def __init__(self, where: Path, envelope: bytes, manifest: RuntimeManifest, members: Sequence[Member]) -> None:
         self._where = where
+        self._members = members
         self.envelope = envelope
         self.manifest = manifest
 
@@ -47,11 +51,11 @@ class RuntimeBundle:
             StoreError: They cannot be written.
         """
         written = []
-        for file in self.manifest.files:
+        for file, member in zip(self.manifest.files, self._members, strict=True):
             path = folder / file.name
             try:
                 with path.open("xb") as target:
-                    _copy(self._tar, self._where, file, target.write)
+                    _copy(self._where, file, member, target.write)
             except OSError as error:
                 raise store_error(f"cannot write {path}", error) from error
             written.append(path)
@@ -94,18 +98,22 @@ def _verified(tar: tarfile.TarFile, path: Path, trust: TrustedSet) -> RuntimeBun
     content = tar.extractfile(first)
     envelope = b"" if content is None else content.read(MAXIMUM_DOCUMENT_BYTES + 1)
     manifest = read_manifest(trust.verify(envelope, RUNTIME_BUNDLE_TYPE).payload)
+    members: list[Member] = []
+    # One after the other: how many more there are is for nobody to say who did not sign.
     for file in manifest.files:
-        _copy(tar, path, file, lambda _: None)
+        found = tar.next()
+        if found is None or found.name != file.name or not found.isreg() or found.size != file.size:
+            raise TrustError(f"{path} does not hold {file.name} as its manifest says", hint="Copy the bundle again.")
+        members.append((tar, found))
+        _copy(path, file, members[-1], lambda _: None)
     if tar.next() is not None:
         raise TrustError(f"{path} holds more than its manifest says")
-    return RuntimeBundle(tar, path, envelope, manifest)
+    return RuntimeBundle(path, envelope, manifest, members)
 
 
-def _copy(tar: tarfile.TarFile, where: Path, file: BundleFile, write: Callable[[bytes], object]) -> None:
-    member = next((one for one in tar.getmembers() if one.name == file.name), None) or tar.next()
-    if member is None or member.name != file.name or not member.isreg() or member.size != file.size:
-        raise TrustError(f"{where} does not hold {file.name} as its manifest says", hint="Copy the bundle again.")
-    content = tar.extractfile(member)
+def _copy(where: Path, file: BundleFile, member: Member, write: Callable[[bytes], object]) -> None:
+    tar, found = member
+    content = tar.extractfile(found)
     digest = hashlib.sha256()
     while content is not None and (piece := content.read(_PIECE)):
         digest.update(piece)
@@ -156,7 +164,7 @@ def write_bundle(path: Path, manifest: RuntimeManifest, wheels: Sequence[Path], 
     payload = manifest.model_dump_json(by_alias=True).encode()
     envelope = seal(payload, RUNTIME_BUNDLE_TYPE, signers)
     try:
-        with path.open("xb") as file, tarfile.open(fileobj=file, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
+        with path.open("xb") as file, tarfile.open(fileobj=file, mode="w:", format=tarfile.GNU_FORMAT) as tar:
             _add(tar, MANIFEST_NAME, len(envelope), io.BytesIO(envelope))
             for wheel in wheels:
                 with wheel.open("rb") as content:

@@ -78,7 +78,7 @@ class Runtimes:
         self._check_room(sum(file.size for file in bundle.manifest.files))
         path = self.path(version)
         try:
-            self._remove(path)
+            self.remove(version)
             make_folder(path.parent, 0o755)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".wheels-") as unpacked:
                 _make_venv(path, bundle.unpack(Path(unpacked)))
@@ -88,10 +88,10 @@ class Runtimes:
             write_atomically(path / MANIFEST, bundle.envelope, 0o644)
             sync_folder(path.parent)
         except OSError as error:
-            self._remove(path)
+            self.remove(version)
             raise store_error(f"cannot install edge {version} in {path}", error) from error
         except EdgeError:
-            self._remove(path)
+            self.remove(version)
             raise
 
     def _check_room(self, size: int) -> None:
@@ -103,9 +103,14 @@ class Runtimes:
                 hint="`edge image prune` makes room.",
             )
 
-    def _remove(self, path: Path) -> None:
-        """Remove a version, its note first: what is half removed is not whole."""
-        if path.name in (self._target(CURRENT), self._target(GOOD)):
+    def remove(self, version: str) -> None:
+        """Remove a version, its note first: what is half removed is not whole.
+
+        Raises:
+            StoreError: It is in use.
+        """
+        path = self.path(version)
+        if version in (self._target(CURRENT), self._target(GOOD)):
             raise StoreError(f"{path} is in use and was not removed")
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)

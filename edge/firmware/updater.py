@@ -221,8 +221,14 @@ class Updater:
         if outcome is not Outcome.FAILED:
             # What has come of one that could not be fetched to its end is not fetched again.
             self._spool.forget_incoming()
-        # The one before stays: its way back is by hand then.
-        self._runtimes.prune([previous] if outcome is Outcome.INSTALLED else [])
+        match outcome:
+            case Outcome.INSTALLED:
+                # The one before stays: from now on the way back is root's.
+                self._runtimes.prune([previous])
+            case Outcome.RETURNED:
+                self._runtimes.remove(version)
+            case Outcome.REFUSED | Outcome.FAILED:
+                pass  # An installation that failed left nothing.
 
 
 def _words(error: EdgeError) -> str:

@@ -81,7 +81,8 @@ def test_a_device_takes_a_new_version_by_command_refuses_an_older_one_and_leaves
     status = device.firmware_status()
     assert (status["current"], status["good"], status["floor"]) == ("0.2.0", "0.2.0", "0.2.0")
     assert (status["result"]["outcome"], status["trial"]) == ("RETURNED", None)
-    assert sorted(path.name for path in (device.base / "versions").iterdir()) == ["0.2.0"]
+    versions = device.base / "versions"
+    stack.wait("the broken one to go", lambda: sorted(one.name for one in versions.iterdir()) == ["0.1.0", "0.2.0"])
     stack.wait_connected()
     assert stack.running() == before
     assert stack.task(task_id)["lastStatus"] == "RUNNING"

@@ -88,7 +88,7 @@ class QuickRuntimes(Runtimes):
 
     def install(self, bundle: RuntimeBundle) -> None:
         path = self.path(bundle.manifest.version)
-        self._remove(path)
+        self.remove(bundle.manifest.version)
         make_folder(path / "bin")
         write_atomically(path / "bin" / "edge", bundle.manifest.version.encode())
         write_atomically(path / MANIFEST, bundle.envelope)

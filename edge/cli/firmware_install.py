@@ -1,6 +1,7 @@
 """`edge firmware install`."""
 
 import argparse
+import os
 import secrets
 import signal
 from pathlib import Path
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from edge.model.runtime_update import UpdateResult
 
 HELP = """\
-Update this device from a bundle, offline: verify it, install it beside what runs, let the agent start anew from it and
-watch. If the new agent is not well in time, the old version comes back by itself. Containers go on all the while."""
+Update this device from a bundle, offline. A bundle of edge: verify it, install it beside what runs, let the agent start
+anew from it and watch; if the new agent is not well in time, the old version comes back by itself. Containers go on all
+the while. A bundle of an OS image: RAUC writes it into the other root slot, for the next boot."""
 EXAMPLES = """\
 examples:
   edge firmware install /boot/firmware/edge-0.2.0-arm64.bundle
-  edge firmware install edge-0.1.0-arm64.bundle --allow-downgrade"""
+  edge firmware install edge-0.1.0-arm64.bundle --allow-downgrade
+  edge firmware install edge-pi-arm64-1.1.0.raucb"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Note the request, and carry it out unless an updater does already."""
-    from edge.model.runtime_update import UpdateRequest, told  # noqa: PLC0415 - imported when it runs
+    from edge.firmware.image_bundle import is_image_bundle  # noqa: PLC0415 - imported when it runs
+    from edge.model.runtime_update import UpdateRequest, told  # noqa: PLC0415
 
+    if is_image_bundle(args.bundle):
+        return _install_image(args)
     config = load_device(args)
     updater, spool = make_updater(args, config), find_spool(config)
     pending = spool.trial() or spool.request()
@@ -68,6 +74,21 @@ def run(args: argparse.Namespace) -> int:
     if result is None or result.id != request.id:
         raise EdgeError("the update was not carried out", hint="`edge firmware status` shows how it stands.")
     return show_result(args, result, told(result))
+
+
+def _install_image(args: argparse.Namespace) -> int:
+    from edge.firmware.image_bundle import install_image  # noqa: PLC0415 - imported when it runs
+
+    if os.geteuid() != 0:
+        raise RefusedError("writing a slot is root's", hint="Run it with sudo.")
+    note("writing the other slot; what runs is not touched")
+    install_image(args.bundle, allow_downgrade=args.allow_downgrade)
+    if args.output == "json":
+        print_json({"outcome": "WRITTEN", "next": "reboot"})
+    else:
+        note("written; the next boot is of it: `systemctl reboot`, on a Raspberry Pi /usr/lib/edge/reboot-into-new.")
+        note("It must prove itself then, or the slot that runs now comes back.")
+    return 0
 
 
 def show_result(args: argparse.Namespace, result: "UpdateResult", words: str) -> int:

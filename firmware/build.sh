@@ -103,7 +103,7 @@ root=$work/root
 # --- Debian's part, kept between builds
 
 packages="systemd systemd-sysv systemd-timesyncd systemd-resolved udev dbus kmod iproute2 ca-certificates openssl
-  initramfs-tools e2fsprogs dosfstools fdisk util-linux rauc rauc-service openssh-server
+  initramfs-tools e2fsprogs dosfstools fdisk util-linux rauc rauc-service
   python3 python3-venv podman runc conmon catatonit netavark aardvark-dns iptables nftables $kernel $efi"
 components=main
 if [ "$board" = pi ]; then
@@ -181,8 +181,18 @@ END
 
 # dm-verity and loop for RAUC's bundles, fuse for the image service.
 printf 'loop\ndm_verity\nfuse\noverlay\n' >"$root/etc/modules-load.d/edge.conf"
-printf '[Manager]\nRuntimeWatchdogSec=15\nRebootWatchdogSec=2min\n' >"$work/watchdog.conf"
-install -D -m 644 "$work/watchdog.conf" "$root/etc/systemd/system.conf.d/edge.conf"
+# A slow card is no failure; an emulated machine is slower still.
+patience=5min
+if [ "$console_login" = yes ]; then patience=30min; fi
+printf '[Manager]\nRuntimeWatchdogSec=15\nRebootWatchdogSec=2min\nDefaultTimeoutStartSec=%s\nDefaultDeviceTimeoutSec=%s\n' \
+  "$patience" "$patience" >"$work/manager.conf"
+install -D -m 644 "$work/manager.conf" "$root/etc/systemd/system.conf.d/edge.conf"
+# Nobody is there for a shell: the next boot may be of the other slot.
+for unit in emergency rescue; do
+  mkdir -p "$root/etc/systemd/system/$unit.service.d"
+  printf '[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/sh -c "sleep 30; exec systemctl --force reboot"\n' \
+    >"$root/etc/systemd/system/$unit.service.d/reboot.conf"
+done
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >"$work/journal.conf"
 install -D -m 644 "$work/journal.conf" "$root/etc/systemd/journald.conf.d/edge.conf"
 printf '[Match]\nName=en* eth* wl*\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/network/80-edge.network"
@@ -196,7 +206,6 @@ for unit in systemd-networkd systemd-resolved systemd-timesyncd edge-agent edge-
   systemctl --quiet --root="$root" enable "$unit.service"
 done
 systemctl --quiet --root="$root" enable podman.socket edge-update.path
-systemctl --quiet --root="$root" disable ssh.service
 if [ "$console_login" = yes ]; then
   mkdir -p "$root/etc/systemd/system/serial-getty@$console.service.d"
   printf '[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 - vt220\n' \

@@ -122,7 +122,8 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
         "edge.cli.image_index_verify", "hold an image's indexes against its layers", on_fleet=False
     ),
     ("images", "serve"): Row("edge.cli.images_serve", "serve images before they have arrived", on_fleet=False),
-    ("firmware", "bundle"): Row("edge.cli.firmware_bundle", "sign a version of edge for devices, as one file"),
+    ("firmware", "build"): Row("edge.cli.firmware_build", "build an OS image with edge and two root slots"),
+    ("firmware", "bundle"): Row("edge.cli.firmware_bundle", "sign a version of edge, or an OS image, as one file"),
     ("firmware", "push"): Row("edge.cli.firmware_push", "put a bundle into a registry", on_fleet=False),
     ("firmware", "install"): Row("edge.cli.firmware_install", "update this device from a bundle", on_fleet=False),
     ("firmware", "status"): Row(

@@ -13,7 +13,7 @@ from tests.support.runtime_versions import DIES_AT_START, PYTHON, build_version,
 from tests.support.stack import DEVICE, Stack
 from tests.support.supervised_device import SupervisedDevice, supervised_device
 
-pytestmark = [pytest.mark.podman, pytest.mark.mosquitto, pytest.mark.registry, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.podman, pytest.mark.mosquitto, pytest.mark.registry, pytest.mark.timeout(900)]
 
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]

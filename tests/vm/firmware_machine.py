@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-_BOOT_SECONDS: Final = 1200.0
+_BOOT_SECONDS: Final = 3600.0
 _FIRMWARE: Final = Path("/usr/share/OVMF")
 _PROMPT: Final = re.compile(rb"root@edge:[^\r\n]*# ")
 

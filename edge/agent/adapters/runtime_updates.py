@@ -74,8 +74,7 @@ class RuntimeUpdates:
             write_atomically(
                 self._folder / REQUEST_FILE, request.model_dump_json(by_alias=True, exclude_none=True).encode()
             )
-        # systemd sets it for each service (systemd.exec(5)).
-        return None if "INVOCATION_ID" in os.environ else self._start_updater(base)
+        return None if _is_unit() else self._start_updater(base)
 
     def _start_updater(self, base: Path) -> "subprocess.Popen[bytes]":
         program = updater(base, self._config)
@@ -93,6 +92,11 @@ class RuntimeUpdates:
             return kind.model_validate_json((self._folder / name).read_bytes())
         except (OSError, ValidationError):
             return None
+
+
+def _is_unit() -> bool:
+    """Whether systemd itself started us; the variable (systemd.exec(5)) alone is passed on to whoever we start."""
+    return "INVOCATION_ID" in os.environ and os.getppid() == 1
 
 
 def _failed(request: UpdateRequest, reason: str) -> UpdateResult:

@@ -24,6 +24,7 @@ def left(runtimes: Runtimes) -> list[str]:
     return sorted(path.name for path in (runtimes.base / "versions").iterdir())
 
 
+@pytest.mark.timeout(600)
 def test_wheels_that_cannot_be_installed_leave_nothing(runtimes: Runtimes, tmp_path: Path) -> None:
     with (
         opened_bundle(make_runtime_bundle(tmp_path), trusting()) as bundle,

@@ -112,7 +112,8 @@ def _rauc(*arguments: str) -> str:
     )
     if done.returncode == 0:
         return done.stdout
-    words = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    words = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    # The service's own reason, else the program's, which is its last word on stderr.
     text = next((line for line in words if "LastError" in line), words[-1] if words else str(done.returncode))
     refused = ("signature", "verif", "compatible", "older than", "Not trusted", "pre-install")
     if any(word in line for word in refused for line in words):

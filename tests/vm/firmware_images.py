@@ -1,5 +1,6 @@
 """Image bundles for the machine: one image is built, and others are made of it by a few changed files."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -73,8 +74,8 @@ def changed(image: Path, out: Path, keys: ImageKeys, version: str, files: Mappin
 
 
 def small(folder: Path, out: Path, keys: ImageKeys, version: str, compatible: str) -> None:
-    """Bundle a file system that holds nothing."""
+    """Bundle bytes that are no file system; RAUC's bundles have more than a block."""
     folder.mkdir()
-    (folder / "rootfs.ext4").write_bytes(bytes(1 << 20))
+    (folder / "rootfs.ext4").write_bytes(os.urandom(1 << 20))
     (folder / "image.env").write_text(f"COMPATIBLE={compatible}\nVERSION={version}\n")
     write_image_bundle(folder, out, keys.certificate, keys.key)

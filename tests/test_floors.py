@@ -88,11 +88,7 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.images": MODEL | BESIDE | IMAGE_FORMATS | {"edge.images"},
     "edge.firmware": MODEL | BESIDE | {"edge.firmware"},
     "edge.fleet": MQTT | {"edge.fleet"},
-    "edge.cli": APP
-    | LOOKING
-    | ENROLLING
-    | IMAGE_FORMATS
-    | {"edge.images", "edge.firmware", "edge.fleet", "edge.cli"},
+    "edge.cli": APP | LOOKING | ENROLLING | IMAGE_FORMATS | {"edge.images", "edge.firmware", "edge.fleet", "edge.cli"},
     "edge.__main__": GROUND | {"edge.cli"},
 }
 """For each floor (a module, or a package with all that is in it): the floors it may import from."""

@@ -128,11 +128,17 @@ class FirstBoot:
         self.boot, self.etc, self.called = folder / "boot", folder / "etc", folder / "called"
         for one in (self.boot, self.etc):
             one.mkdir()
-        self.edge = program(folder / "edge", f'echo "$@" >>{self.called}; [ ! -e {folder}/fails ]')
+        enrolled = f"echo 'state_dir = \"state\"' >{self.etc}/agent.toml"
+        self.edge = program(
+            folder / "edge",
+            f'echo "$@" >>{self.called}; [ ! -e {folder}/fails ] || exit 1; [ "$2" != enroll ] || {enrolled}',
+        )
         self.fails = folder / "fails"
 
     def run(self) -> "subprocess.CompletedProcess[str]":
-        return run("first-boot", EDGE_BOOT_FOLDER=self.boot, EDGE_ETC=self.etc, EDGE_PROGRAM=self.edge)
+        return run(
+            "first-boot", EDGE_BOOT_FOLDER=self.boot, EDGE_ETC=self.etc, EDGE_PROGRAM=self.edge, EDGE_SYSTEMCTL="true"
+        )
 
     def calls(self) -> str:
         return self.called.read_text() if self.called.exists() else ""
@@ -182,6 +188,7 @@ def test_an_activation_enrolls_and_its_code_goes(first: FirstBoot) -> None:
     )
     assert first.calls() == wanted * 2
     assert not (first.boot / "activation-code").exists()
+    assert (first.etc / "agent.toml").read_text() == 'state_dir = "/var/lib/edge"\n'
 
 
 def test_words_of_a_file_do_not_become_commands(first: FirstBoot, tmp_path: Path) -> None:

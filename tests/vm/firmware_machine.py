@@ -42,7 +42,7 @@ class SerialMachine:
         assert self._process is None
         code, console = _FIRMWARE / "OVMF_CODE_4M.fd", self.folder / "console.log"
         arguments = [
-            "qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-accel", "tcg,thread=multi",
+            "qemu-system-x86_64", "-machine", "q35", "-cpu", "max,la57=off", "-accel", "tcg,thread=multi",
             "-smp", "2", "-m", str(self._memory),
             "-drive", f"if=pflash,format=raw,readonly=on,file={code}",
             "-drive", f"if=pflash,format=raw,file={self._vars}",

@@ -86,7 +86,8 @@ class Story:
         start = len(self.machine.seen)
         self.machine.begin("systemctl reboot")
         self.machine.until(re.compile(rb"booting slot A"), 1200, since=start)
-        self.machine.until(re.compile(rb"systemd\[1\]|Welcome to|Linux version"), 600)
+        # While the kernel or systemd starts.
+        time.sleep(5)
         self.machine.cut()
         self.machine.power_on()
         self._booted("B", "1.1.0")

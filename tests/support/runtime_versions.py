@@ -11,7 +11,11 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 PACKED: Final = ("edge", "pyproject.toml", "README.md", "LICENSE")
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-DIES_AT_START: Final = ("edge/agent/app.py", "    with _only_one(config):", '    raise SystemExit("broken on purpose")')
+DIES_AT_START: Final = (
+    "edge/cli/agent_run.py",
+    "    config = load_config(args.config)",
+    '    raise SystemExit("broken on purpose")',
+)
 """Imports, says its version, and ends as soon as it should work."""
 
 

@@ -151,9 +151,9 @@ def base_python() -> Path:
 
 
 def _make_venv(path: Path, wheels: Sequence[Path]) -> None:
-    _run((str(base_python()), "-m", "venv", str(path)), "make a venv; is Debian's python3-venv installed?")
+    _run((str(base_python()), "-I", "-m", "venv", str(path)), "make a venv; is Debian's python3-venv installed?")
     # No index and no dependencies: what is not in the bundle was not signed.
-    pip = (f"{path}/bin/python", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir")
+    pip = (f"{path}/bin/python", "-I", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir")
     _run((*pip, "--disable-pip-version-check", *map(str, wheels)), "install the wheels")
 
 
@@ -163,9 +163,10 @@ def _check_starts(path: Path, version: str) -> None:
     if said != f"edge {version}":
         raise EdgeError(f"the bundle says edge {version}, and the program in it says {said!r}")
     _run((f"{path}/bin/edge", "agent", "run", "--help"), "start")
+    # Isolated (-I): whatever lies in the folder we were called in is not the new version.
     # Missing or broken dependencies show only when the device's large imports are made.
-    _run((f"{path}/bin/python", "-c", "import edge.agent.app"), "import the agent")
-    _run((f"{path}/bin/python", "-m", "pip", "check", "--disable-pip-version-check"), "find what it needs")
+    _run((f"{path}/bin/python", "-I", "-c", "import edge.agent.app"), "import the agent")
+    _run((f"{path}/bin/python", "-I", "-m", "pip", "check", "--disable-pip-version-check"), "find what it needs")
 
 
 def _run(command: Sequence[str], what: str) -> str:

@@ -27,6 +27,7 @@ BESIDE: Final = frozenset(
         "edge.lean_imports",
         "edge.memory",
         "edge.image_service",
+        "edge.managed_runtime",
         "edge.process_memory",
     }
 )
@@ -96,8 +97,9 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.images.soci": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images.fuse": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images": MODEL | BESIDE | IMAGE_FORMATS | {"edge.images"},
+    "edge.firmware": MODEL | BESIDE | {"edge.firmware"},
     "edge.fleet": MQTT | {"edge.fleet"},
-    "edge.cli": APP | LOOKING | ENROLLING | IMAGE_FORMATS | {"edge.images", "edge.fleet", "edge.cli"},
+    "edge.cli": APP | LOOKING | ENROLLING | IMAGE_FORMATS | {"edge.images", "edge.firmware", "edge.fleet", "edge.cli"},
     "edge.__main__": GROUND | {"edge.cli"},
 }
 """For each floor (a module, or a package with all that is in it): the floors it may import from."""
@@ -231,6 +233,10 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.images.store", "from edge.fleet.folder import Fleet"),
         ("edge.fleet.link", "from edge.agent.config import load_config"),
         ("edge.fleet.link", "from edge.images.store import ImageStore"),
+        ("edge.firmware.updater", "from edge.agent.config import load_config"),
+        ("edge.firmware.updater", "from edge.images.oci.client import RegistryClient"),
+        ("edge.agent.app", "from edge.firmware.updater import Updater"),
+        ("edge.managed_runtime", "from edge.model.topics import ROOT"),
         ("edge.__main__", "from edge.agent.app import run"),
     ],
 )

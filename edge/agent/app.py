@@ -17,6 +17,7 @@ from edge.agent.adapters.image_proofs import ImageProofs
 from edge.agent.adapters.lazy_images import LazyImages
 from edge.agent.adapters.local_socket import LocalSocket
 from edge.agent.adapters.podman import PodmanEngine
+from edge.agent.adapters.runtime_updates import RuntimeUpdates
 from edge.agent.adapters.vault import MemoryVault
 from edge.agent.config import AgentConfig
 from edge.agent.engine.clock_floor import CLOCK_FLOOR
@@ -102,6 +103,8 @@ def run(
             clock,
             lambda outcome, reason: inbox.put(Witnessed("certificate", {"outcome": outcome, "reason": reason})),
         )
+        status = _StatusFile(config.status_file, facts.boot_id, clock)
+        updates = RuntimeUpdates(config.path, config.state_dir)
         telling = KeyTelling(config, lambda: inbox.put(BirthChanged()))
         vault = MemoryVault(config.secrets_key, config.cluster, config.device, owner=str(config.state_dir))
         identities = TaskIdentities(
@@ -123,9 +126,11 @@ def run(
                 telemetry=sending.collecting,
                 identities=identities,
                 gate=gate,
+                updates=updates,
             ),
             streams=streams,
-            connection_changed=_StatusFile(config.status_file, facts.boot_id, clock).write,
+            connection_changed=status.connection_changed,
+            containers_found=status.containers_found,
             idle=memory.release,
             cleanup_seconds=config.task_cleanup_wait_seconds,
             heard=lambda event: renewal.hear(event) or sending.hear(event),
@@ -180,22 +185,33 @@ class _ImageKeys:
 
 
 class _StatusFile:
-    """What `edge agent status` reads: who runs, and whether the broker is there."""
+    """What `edge agent status` and an update read: who runs, whether it is ready, and whether the broker is there."""
 
     def __init__(self, path: Path, boot_id: str, clock: Clock) -> None:
         self._path = path
         self._clock = clock
         self._fixed = {"pid": os.getpid(), "bootId": boot_id, "version": __version__, "startedAt": clock.now()}
         self._last: str | None = None
-        self.write("not connected yet")
+        self._ready = False
+        self._connection: dict[str, Any] = {}
+        self.connection_changed("not connected yet")
 
-    def write(self, problem: str) -> None:
+    def connection_changed(self, problem: str) -> None:
         """Note a change of the connection; the same again is not written again."""
         if problem == self._last:
             return
         self._last = problem
-        connection = {"connected": not problem, "since": self._clock.now(), "reason": problem}
-        document: dict[str, Any] = {**self._fixed, "connection": connection}
+        self._connection = {"connected": not problem, "since": self._clock.now(), "reason": problem}
+        self._write()
+
+    def containers_found(self) -> None:
+        """Note that the agent has taken up what runs, and works from now on."""
+        if not self._ready:
+            self._ready = True
+            self._write()
+
+    def _write(self) -> None:
+        document: dict[str, Any] = {**self._fixed, "ready": self._ready, "connection": self._connection}
         try:
             # Not synced: it is true only as long as this process runs.
             temporary = self._path.with_suffix(".new")

@@ -62,6 +62,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("device", "show"): _DEVICE_SHOW,
     ("device", "revoke"): Row("edge.cli.device_revoke", "take a device's right to the broker: it was stolen, or sold"),
     ("device", "pull-image"): Row("edge.cli.device_pull_image", "let a device fetch an image ahead of time"),
+    ("device", "update"): Row("edge.cli.device_update", "let a device take another version of edge"),
     ("task-definition", "register"): Row(
         "edge.cli.task_definition_register", "store an ECS task definition as the next revision of its family"
     ),
@@ -152,6 +153,16 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
         "edge.cli.image_bundle_show", "show the start bundles an image has", on_fleet=False
     ),
     ("images", "serve"): Row("edge.cli.images_serve", "serve images before they have arrived", on_fleet=False),
+    ("firmware", "build"): Row("edge.cli.firmware_build", "build an OS image with edge and two root slots"),
+    ("firmware", "bundle"): Row("edge.cli.firmware_bundle", "sign a version of edge, or an OS image, as one file"),
+    ("firmware", "push"): Row("edge.cli.firmware_push", "put a bundle into a registry", on_fleet=False),
+    ("firmware", "install"): Row("edge.cli.firmware_install", "update this device from a bundle", on_fleet=False),
+    ("firmware", "status"): Row(
+        "edge.cli.firmware_status", "show this device's versions and its last update", on_fleet=False
+    ),
+    ("firmware", "resume"): Row(
+        "edge.cli.firmware_resume", "take a cut-off update to its end; systemd does", on_fleet=False
+    ),
     ("up",): Row("edge.cli.up", "run the agent and Podman's service where there is no systemd", on_fleet=False),
 }
 

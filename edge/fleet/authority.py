@@ -27,6 +27,9 @@ CA_LIFETIME: Final = timedelta(days=20 * 365)
 SERVER_LIFETIME: Final = timedelta(days=5 * 365)
 DEVICE_LIFETIME: Final = timedelta(days=5 * 365)
 OPERATOR_LIFETIME: Final = timedelta(days=2 * 365)
+IMAGE_SIGNER: Final = "edge-images"
+IMAGE_SIGNER_LIFETIME: Final = timedelta(days=20 * 365)
+"""As the CA's: an image that was signed must stay installable, whatever the device's clock says."""
 BACKDATED: Final = timedelta(days=1)
 MAXIMUM_REQUEST_BYTES: Final = 16 * 1024
 _MAXIMUM_COMMON_NAME: Final = 64
@@ -107,6 +110,10 @@ class Authority:
         subject = _name(device, check_name("cluster", cluster))
         builder = _builder(subject, now, DEVICE_LIFETIME)
         return _certificate(self._sign(builder, key, ExtendedKeyUsageOID.CLIENT_AUTH))
+
+    def issue_image_signer(self, now: datetime) -> Identity:
+        """Issue the certificate that signs OS images: it may sign code and nothing else."""
+        return self._issue(_builder(_name(IMAGE_SIGNER), now, IMAGE_SIGNER_LIFETIME), ExtendedKeyUsageOID.CODE_SIGNING)
 
     @staticmethod
     def requested_key_digest(device: str, request: bytes) -> str:

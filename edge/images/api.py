@@ -5,8 +5,9 @@
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
 Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`, `ready` (a
-container of `image` is ready, its start ends), `profiles` (of `imageId`, or all), `takeProfile` (`profile`). A connection asks one
-thing and is closed. The socket is root's alone: whoever may use it can make the device fetch images.
+container of `image` is ready, its start ends), `profiles` (of `imageId`, or all), `takeProfile` (`profile`).
+A connection asks one thing and is closed. The socket is root's alone: whoever may use it can make the device fetch
+images.
 """
 
 import json

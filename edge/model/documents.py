@@ -24,6 +24,9 @@ TRUST_TYPE: Final = "application/vnd.edge.trust-bundle.v1+json"
 HEAD_TYPE: Final = "application/vnd.edge.head.v1+json"
 """DSSE payloadType of a `Head`."""
 
+RUNTIME_BUNDLE_TYPE: Final = "application/vnd.edge.runtime-bundle.v1+json"
+"""DSSE payloadType of a `RuntimeManifest` (`edge.model.runtime_bundle`)."""
+
 MAXIMUM_DOCUMENT_BYTES: Final = 256 * 1024
 """Nothing larger is verified, let alone parsed; also the Maximum Packet Size a device announces."""
 MAXIMUM_TASKS: Final = 256
@@ -89,6 +92,7 @@ class Operation(StrEnum):
     LOGS = "logs"
     DESCRIBE = "describe"
     PULL_IMAGE = "pullImage"
+    UPDATE_AGENT = "updateAgent"
 
 
 class Command(Document):

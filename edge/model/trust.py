@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge.errors import SupersededError, TrustError
 from edge.model.document import Document
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, TRUST_TYPE
+from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, RUNTIME_BUNDLE_TYPE, TRUST_TYPE
 from edge.model.envelope import (
     PUBLIC_KEY_BYTES,
     Envelope,
@@ -52,6 +52,8 @@ class Role(StrEnum):
     """What the newest revision is, and what time: a key that is always at hand, and can do nothing else."""
     IMAGE = "image"
     """Container images, where a device's rules say that the fleet's keys count; signs none of our documents."""
+    FIRMWARE = "firmware"
+    """What `edge` itself is on a device: bundles of its own program."""
 
 
 DOCUMENT_ROLES: Final = tuple(role for role in Role if role is not Role.IMAGE)
@@ -63,6 +65,7 @@ ROLE_OF_TYPE: Final[Mapping[str, Role]] = {
     HEAD_TYPE: Role.HEAD,
     DESIRED_STATE_TYPE: Role.DESIRED_STATE,
     COMMAND_TYPE: Role.COMMAND,
+    RUNTIME_BUNDLE_TYPE: Role.FIRMWARE,
 }
 """DSSE payloadType -> who must sign it. A type that is not here is signed by nobody."""
 

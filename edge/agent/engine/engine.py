@@ -240,6 +240,7 @@ class Engine:
                 self._reconciler.listed(event.found)
                 self._floor.note(self._reconciler.change)
                 self._learn_version(event.engine_version)
+                self._parts.containers_found()
             case ListingFailed():
                 self._reconciler.listing_failed(event.error)
             case _:

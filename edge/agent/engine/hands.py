@@ -24,7 +24,16 @@ from edge.agent.engine.events import (
 )
 from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
-from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host, Identities, Nobody, Vault
+from edge.agent.engine.ports import (
+    ContainerEngine,
+    FoundContainer,
+    Host,
+    Identities,
+    Nobody,
+    NoUpdates,
+    Updates,
+    Vault,
+)
 from edge.agent.engine.steps import Identity, StepRunner
 from edge.agent.engine.workers import Workers
 from edge.agent.telemetry.ports import RunningContainer, Unobserved, Workloads
@@ -33,6 +42,7 @@ from edge.model.container_spec import LABEL_DEVICE
 from edge.model.documents import CommandStatus
 from edge.model.host_ports import assign_ports
 from edge.model.plan import FetchImage, Step
+from edge.model.runtime_update import Outcome, UpdateRequest, told
 from edge.model.secrets import DesiredSecret
 from edge.model.task import HostPort, Task
 from edge.model.task_definition import TaskDefinition, parse_task_definition
@@ -69,6 +79,7 @@ class WorkerHands:
         telemetry: Workloads | None = None,
         identities: Identities | None = None,
         gate: ImageGate | None = None,
+        updates: Updates | None = None,
     ) -> None:
         self._identities = identities or Nobody()
         self._engine = engine
@@ -84,6 +95,8 @@ class WorkerHands:
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)
+        self._updates = updates or NoUpdates()
+        self._upgrades = Workers("update", 1)
 
     # --- reconciler.Hands
 
@@ -239,6 +252,19 @@ class WorkerHands:
             return {"image": {"reference": reference, **described}}
 
         self._pulls.submit(lambda: self._finish(command_id, job))
+
+    def update_agent(self, request: UpdateRequest) -> None:
+        """Have another version of `edge` installed; the answer may come from the agent after this one."""
+
+        def job() -> None:
+            self._put(CommandEnded(request.id, CommandStatus.RUNNING, {}, ""))
+            result = self._updates.carry_out(request)
+            good = result.outcome is Outcome.INSTALLED
+            status = CommandStatus.SUCCEEDED if good else CommandStatus.FAILED
+            told_as = {"outcome": result.outcome.value, "version": result.version, "previous": result.previous}
+            self._put(CommandEnded(request.id, status, told_as, "" if good else told(result)))
+
+        self._upgrades.submit(job)
 
     def read_log(self, command_id: str, request: LogRequest) -> None:
         """Read lines that were written."""

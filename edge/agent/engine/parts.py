@@ -51,6 +51,7 @@ class Parts:
         telemetry: How the outbox's streams stand.
         time_passed: Told a time that has passed, while the clock is in doubt.
         trusts: Told the keys in force, at the beginning and whenever they change.
+        containers_found: Called each time all containers were seen and taken up.
         audit: Takes records of the audit trail for the outbox.
     """
 
@@ -68,4 +69,5 @@ class Parts:
     telemetry: Callable[[], list[dict[str, Any]]] = list
     time_passed: Callable[[str], None] = lambda _time: None
     trusts: Callable[[TrustedSet], None] = lambda _trusted: None
+    containers_found: Callable[[], None] = lambda: None
     audit: Callable[[Sequence[bytes]], None] = lambda _records: None

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from edge.model.container_spec import ContainerSpec, VolumeSpec
+from edge.model.runtime_update import Outcome, UpdateRequest, UpdateResult
 from edge.model.secrets import DesiredSecret
 
 
@@ -283,6 +284,25 @@ class Nobody:
 
     def ended(self, runtime_id: str) -> None:
         """See `Identities`."""
+
+
+class Updates(Protocol):
+    """Whoever puts another version of `edge` in this one's place."""
+
+    def carry_out(self, request: UpdateRequest) -> UpdateResult:
+        """Have an update made and return how it ended; one that is under way, or has ended, is not begun again.
+
+        It may outlive this agent: the next one asks again with the same request.
+        """
+        ...
+
+
+class NoUpdates:
+    """Where there is nobody."""
+
+    def carry_out(self, request: UpdateRequest) -> UpdateResult:
+        """Refuse it."""
+        return UpdateResult(id=request.id, outcome=Outcome.FAILED, reason="this device does not update edge by itself")
 
 
 class Clock(Protocol):

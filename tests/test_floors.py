@@ -24,6 +24,7 @@ BESIDE: Final = frozenset(
         "edge.fd_store",
         "edge.supervisor",
         "edge.podman_host",
+        "edge.sd_notify",
         "edge.lean_imports",
         "edge.memory",
         "edge.image_service",

@@ -45,6 +45,7 @@ class Parts:
         heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
         telemetry: How the outbox's streams stand.
         time_passed: Told a time that has passed, while the clock is in doubt.
+        alive: Called after each turn of the loop, and at least every `alive_seconds` (None: only then).
         audit: Takes records of the audit trail for the outbox.
     """
 
@@ -61,4 +62,6 @@ class Parts:
     heard: Callable[[BrokerEvent], bool] = lambda _event: False
     telemetry: Callable[[], list[dict[str, Any]]] = list
     time_passed: Callable[[str], None] = lambda _time: None
+    alive: Callable[[], None] = lambda: None
+    alive_seconds: float | None = None
     audit: Callable[[Sequence[bytes]], None] = lambda _records: None

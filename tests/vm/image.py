@@ -1,6 +1,6 @@
 """A bare Debian for a virtual machine: what is on a fresh card after its first boot, and nothing of ours.
 
-Made once for each suite and architecture by mmdebstrap and kept in a cache; every machine gets a layer of its own above.
+Made once for each suite and architecture by mmdebstrap and kept in a cache; every machine has a layer of its own above.
 """
 
 import os
@@ -21,6 +21,10 @@ _PACKAGES: Final = (
 )  # fmt: skip
 """A Raspberry Pi OS Lite has these and many more; Ansible needs SSH and Python."""
 _KERNELS: Final = {"amd64": "linux-image-cloud-amd64", "arm64": "linux-image-cloud-arm64"}
+_NOT_IN_TESTS: Final = (
+    "systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service e2scrub_all.timer"
+)
+"""What asks the network or looks for LVM at each start: minutes, when emulated."""
 _NETWORK: Final = "[Match]\nName=en*\n[Network]\nDHCP=yes\n[DHCPv4]\nUseDNS=no\n"
 
 
@@ -45,7 +49,7 @@ def image(architecture: str, suite: str) -> Image:
     """Return the cached image, made now if it is not there. Needs root."""
     folder = CACHE / f"{suite}-{architecture}-{_VERSION}"
     if not folder.is_dir():
-        print(f"making a Debian {suite} for {architecture} (once, kept in {folder})", file=sys.stderr, flush=True)
+        sys.stderr.write(f"making a Debian {suite} for {architecture} (once, kept in {folder})\n")
         making = folder.with_name(f"{folder.name}.making")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
@@ -65,7 +69,7 @@ def _build(folder: Path, architecture: str, suite: str) -> None:
         f"cp {key}.pub $1/root/.ssh/authorized_keys",
         f"cp {network} $1/etc/systemd/network/80-dhcp.network",
         "chroot $1 systemctl enable --quiet systemd-networkd ssh",
-        "chroot $1 systemctl mask --quiet systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer",
+        f"chroot $1 systemctl mask --quiet {_NOT_IN_TESTS}",
         "echo vm >$1/etc/hostname",
         "printf '127.0.0.1 localhost\\n127.0.1.1 vm\\n' >$1/etc/hosts",
         "printf '/dev/vda / ext4 rw,relatime 0 1\\n' >$1/etc/fstab",

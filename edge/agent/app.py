@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 _OCI_ARCHITECTURES: Final = {"X86_64": "amd64", "ARM64": "arm64"}
 
 
-def run(
+def run(  # noqa: PLR0913 - what a test puts in the place of each part
     config: AgentConfig,
     *,
     make_engine: Callable[[Path, LazyImages], ContainerEngine] = PodmanEngine,

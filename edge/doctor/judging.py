@@ -262,4 +262,4 @@ def _agent(services: ServiceFacts, identity: IdentityFacts, kernel: KernelFacts)
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text.split("-")[0])[:3])
+    return tuple(int(number) for number in re.findall(r"\d+", text.split("-", maxsplit=1)[0])[:3])

@@ -24,6 +24,7 @@ BESIDE: Final = frozenset(
         "edge.fd_store",
         "edge.supervisor",
         "edge.podman_host",
+        "edge.sd_notify",
         "edge.lean_imports",
         "edge.memory",
         "edge.image_service",
@@ -93,13 +94,19 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     # Commands that look at a device from outside: no engine, no Podman, no connection.
     "edge.agent.check": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
     "edge.agent.local_status": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
+    # Looks at everything on the device, and at nothing of the fleet's side.
+    "edge.doctor": ADAPTERS | SETTINGS | LOOKING | {"edge.doctor"},
     "edge.images.oci": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images.soci": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images.fuse": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images": MODEL | BESIDE | IMAGE_FORMATS | {"edge.images"},
     "edge.firmware": MODEL | BESIDE | {"edge.firmware"},
     "edge.fleet": MQTT | {"edge.fleet"},
-    "edge.cli": APP | LOOKING | ENROLLING | IMAGE_FORMATS | {"edge.images", "edge.firmware", "edge.fleet", "edge.cli"},
+    "edge.cli": APP
+    | LOOKING
+    | ENROLLING
+    | IMAGE_FORMATS
+    | {"edge.images", "edge.firmware", "edge.fleet", "edge.doctor", "edge.cli"},
     "edge.__main__": GROUND | {"edge.cli"},
 }
 """For each floor (a module, or a package with all that is in it): the floors it may import from."""
@@ -221,6 +228,8 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.agent.app", "from edge.agent.enrolling import enroll"),
         ("edge.agent.enrolling", "from edge.fleet.folder import Fleet"),
         ("edge.agent.enrolling_request", "from edge.agent.device_folder import DeviceFolder"),
+        ("edge.doctor.reading", "from edge.fleet.folder import Fleet"),
+        ("edge.doctor.judging", "from edge.cli.output import note"),
         ("edge.agent.local_status", "from edge.agent.engine.engine import Engine"),
         ("edge.images.oci.registry", "from edge.images.store import ImageStore"),
         ("edge.images.soci.ztoc", "from edge.mqtt.broker import Broker"),

@@ -44,6 +44,7 @@ from edge.model.trust import TrustedSet
 from edge.mqtt.broker import BrokerSettings
 from edge.mqtt.paho_broker import PahoBroker
 from edge.process_memory import keep_to_oneself
+from edge.sd_notify import ServiceManager
 from edge.stop_signals import stopped_by_signals
 
 _log = logging.getLogger(__name__)
@@ -51,13 +52,14 @@ _log = logging.getLogger(__name__)
 _OCI_ARCHITECTURES: Final = {"X86_64": "amd64", "ARM64": "arm64"}
 
 
-def run(
+def run(  # noqa: PLR0913 - what a test puts in the place of each part
     config: AgentConfig,
     *,
     make_engine: Callable[[Path, LazyImages], ContainerEngine] = PodmanEngine,
     make_store: Callable[[Path], StateStore] = StateStore,
     make_host: Callable[[], Host] = LinuxHost,
     make_clock: Callable[[], SystemClock] = SystemClock,
+    manager: ServiceManager | None = None,
 ) -> None:
     """Run an agent until SIGTERM or SIGINT; containers go on when it ends.
 
@@ -67,6 +69,7 @@ def run(
         make_store: Opens the state file.
         make_host: Looks at the machine.
         make_clock: Makes the machine's clock.
+        manager: Who is told that the agent is ready, alive, at its end; nobody when left out.
 
     Raises:
         RefusedError: Another agent works on the same state directory.
@@ -74,6 +77,7 @@ def run(
         StoreError: The state file cannot be used.
     """
     keep_to_oneself()
+    manager = manager or ServiceManager({}, 0)
     with _only_one(config):
         trust = load_trust(config.trust_bundle)
         store = make_store(config.database)
@@ -138,6 +142,8 @@ def run(
             time_passed=clock.raise_to,
             audit=sending.audit,
             trusts=image_keys.take,
+            alive=manager.alive,
+            alive_seconds=manager.alive_seconds,
         )
         engine = Engine(parts, inbox)
         _log.info("agent %s of %s/%s, process %d", __version__, config.cluster, config.device, os.getpid())
@@ -145,8 +151,11 @@ def run(
         with stopped_by_signals(lambda: inbox.put(StopRequested())):
             try:
                 renewal.start()
+                # Ready without a broker and without Podman: the agent is there for the times when they are not.
+                manager.ready()
                 engine.run()
             finally:
+                manager.stopping()
                 local.close()
                 renewal.close()
                 identities.close()

@@ -103,6 +103,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ),
     ("agent", "status"): Row("edge.cli.agent_status", "show what the agent of this device does", on_fleet=False),
     ("agent", "check-config"): Row("edge.cli.agent_check_config", "judge an agent.toml", on_fleet=False),
+    ("doctor",): Row("edge.cli.doctor", "say what is wrong with this device, and what to do", on_fleet=False),
     ("local", "ls"): Row("edge.cli.local_ls", "list this device's tasks, without any network", on_fleet=False),
     ("local", "run"): Row("edge.cli.local_run", "start a task at the device itself", on_fleet=False),
     ("local", "stop"): Row("edge.cli.local_stop", "stop a task at the device itself", on_fleet=False),

@@ -131,10 +131,11 @@ class Engine:
         idle = False
         while not self._stopping:
             self._turn()
+            self._parts.alive()
             event = self._inbox.get(self._patience(idle=idle))
-            idle = event is None
-            if event is None:
+            if event is None and not idle:
                 self._parts.idle()
+            idle = event is None
             while event is not None:
                 self._handle(event)
                 event = self._inbox.get(0)
@@ -192,6 +193,8 @@ class Engine:
             self._store_retries.next_due(self._turned_at),
         ]
         due = [max(0.001, t - now) for t in times if t is not None]
+        if self._parts.alive_seconds is not None:
+            due.append(self._parts.alive_seconds)
         return min([*due, *([] if idle else [IDLE_SECONDS])], default=None)
 
     # --- facts ------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class Parts:
         time_passed: Told a time that has passed, while the clock is in doubt.
         trusts: Told the keys in force, at the beginning and whenever they change.
         containers_found: Called each time all containers were seen and taken up.
+        alive: Called after each turn of the loop, and at least every `alive_seconds` (None: only then).
         audit: Takes records of the audit trail for the outbox.
     """
 
@@ -70,4 +71,6 @@ class Parts:
     time_passed: Callable[[str], None] = lambda _time: None
     trusts: Callable[[TrustedSet], None] = lambda _trusted: None
     containers_found: Callable[[], None] = lambda: None
+    alive: Callable[[], None] = lambda: None
+    alive_seconds: float | None = None
     audit: Callable[[Sequence[bytes]], None] = lambda _records: None

@@ -8,15 +8,27 @@ import argparse
 import dataclasses
 import logging
 import os
+import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import SupportsIndex
 
 from edge.agent import app
 from edge.agent.adapters.clock import SystemClock
 from edge.agent.adapters.host import LinuxHost
 from edge.agent.config import load_config
 from edge.agent.engine.ports import HostFacts
+
+
+def _sleep(seconds: float | SupportsIndex) -> None:
+    threading.Event().wait(float(seconds))
+
+
+# Under libfaketime 0.9.10 each `clock_nanosleep` on the monotonic clock fails with EINVAL or never ends, and that is
+# what `time.sleep` is made of: steps of the agent would fail that never fail on a device.
+time.sleep = _sleep
 
 PROGRAM = ("-m", "tests.support.played_agent")
 

@@ -63,7 +63,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("tusk", "ls"), "Did you mean `edge task`?"),
         (("task", "lst"), "Did you mean `edge task ls`?"),
-        (("zzz",), "has: agent, controller, device"),
+        (("zzz",), "has: agent, audit, controller, device, doctor"),
         (("--verbose",), "edge --help"),
         (("task", "ls", "--al"), "edge task ls --help"),
         (("task", "run"), "edge task run --help"),

@@ -17,7 +17,7 @@ from typing import Final
 from tests.bench.report import Report, host_facts
 from tests.vm.image import CACHE, image
 from tests.vm.machine import Machine
-from tests.vm.operator import DEVICE, ROOT, SUITE, Operator, offline_site
+from tests.vm.operator import DEVICE, PLAY_LOG, ROOT, SUITE, Operator, offline_site
 
 _CHECKED: Final = {"command": ["CMD", "true"], "interval": 10, "timeout": 30, "retries": 5}
 _STATUS: Final = "/opt/edge/current/bin/edge agent status --output json"
@@ -204,7 +204,7 @@ def main(arguments: list[str]) -> int:
     base = image(args.arch, SUITE)
     report.figure(name="image (cached or made)", value=time.monotonic() - began, unit="s")
     (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "vm-test.log").write_text("")
+    PLAY_LOG.write_text("")
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
     machine = Machine(base, folder / "machine")
     try:

@@ -22,7 +22,7 @@ from edge.images.layers import LayerFolders, free_bytes
 from edge.images.lazy_content import READ_SECONDS
 from edge.images.making import MadeImage, Maker, Progress
 from edge.images.oci.client import RegistryClient
-from edge.images.oci.references import parse_reference
+from edge.images.oci.references import ImageReference, parse_reference
 from edge.images.serving import Layer, Serving
 
 _log = logging.getLogger(__name__)
@@ -109,8 +109,10 @@ class ImageService:
             self._note(f"{error}; the image store begins anew, layers are kept")
         self._folders = LayerFolders(root)
         self._serving = Serving(root, self._folders, client, self._note, read_seconds)
-        self._maker = Maker(client, self._folders, self._serving, self._note)
-        self._completion = Completion(self._folders, self._serving, self._unfinished, self._note, bytes_per_second)
+        self._maker = Maker(client, self._folders, self._serving, self._note, self._older)
+        self._completion = Completion(
+            self._folders, self._serving, self._unfinished, self._note, bytes_per_second, self._maker
+        )
         self._preparing = 0
         self._protected = _load_protected(root / "protected.json")
 
@@ -284,6 +286,13 @@ class ImageService:
             chains = [self._store.chain(image.layer) for image in (*wanted, *others)]
         return [layer.layer_id for chain in chains for layer in chain]
 
+    def _older(self, reference: ImageReference) -> list[str]:
+        """The layers of images of a repository, the newest image's first, and of each the top one."""
+        with self._lock:
+            images = [one for one in reversed(self._store.images()) if _is_of(one, reference)]
+            chains = [reversed(self._store.chain(image.layer)) for image in images]
+        return list(dict.fromkeys(layer.layer_id for chain in chains for layer in chain))
+
     def _find(self, reference: str) -> ImageRecord:
         names = {reference}
         with suppress(EdgeError):
@@ -325,6 +334,14 @@ class ImageService:
             image.image_id in self._protected,
             next(filter(None, problems), ""),
         )
+
+
+def _is_of(image: ImageRecord, reference: ImageReference) -> bool:
+    for name in image.names:
+        with suppress(EdgeError):
+            if parse_reference(name).name == reference.name:
+                return True
+    return False
 
 
 def _load_protected(path: Path) -> frozenset[str]:

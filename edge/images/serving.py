@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,9 @@ from edge.errors import EdgeError, RefusedError, StoreError
 from edge.files import write_atomically
 from edge.images import keeper
 from edge.images.blob_cache import BlobCache
+from edge.images.delta.chunk_file import read_chunk_file
+from edge.images.delta.content import DeltaContent
+from edge.images.delta.older import OlderFiles, OlderLayer, likely_share
 from edge.images.fuse import mount
 from edge.images.fuse.server import FuseServer, Session
 from edge.images.image_store import link_of
@@ -45,7 +48,7 @@ class Layer:
 
     facts: LayerFacts
     served: ServedLayer
-    content: LazyContent | None
+    content: LazyContent | DeltaContent | None
 
     @property
     def here(self) -> int:
@@ -56,6 +59,15 @@ class Layer:
     def wanted(self) -> int:
         """How many of them containers have read; 0 once it is unpacked."""
         return 0 if self.content is None else self.content.wanted
+
+    @property
+    def files(self) -> LazyContent | DeltaContent | UnpackedContent:
+        """Where the bytes of its files are."""
+        if self.content is not None:
+            return self.content
+        if not isinstance(self.served.content, UnpackedContent):
+            raise TypeError(self.facts.layer_id)
+        return self.served.content
 
     @property
     def unpacked(self) -> bool:
@@ -184,20 +196,57 @@ class Serving:
         if unpacked.is_dir():
             layer = self._unpacked(facts, served, unpacked)
         else:
-            table = open_span_file(folder / "spans")
-            content = LazyContent(
-                facts.layer_id,
-                table=table,
-                cache=BlobCache(folder, facts.size, len(table.spans)),
-                inflated=self.inflated,
-                source=LayerBlob(self._client, facts),
-                pulse=self.pulse,
-                read_seconds=self._read_seconds,
-                told=self._told,
-            )
+            delta = (folder / "chunks").exists()
+            content = self._delta(facts, folder, tree) if delta else self._lazy(facts, folder)
             layer = Layer(facts, replace(served, content=content), content)
         self._put(layer)
         return layer
+
+    def _lazy(self, facts: LayerFacts, folder: Path) -> LazyContent:
+        table = open_span_file(folder / "spans")
+        return LazyContent(
+            facts.layer_id,
+            table=table,
+            cache=BlobCache(folder, facts.size, len(table.spans)),
+            inflated=self.inflated,
+            source=LayerBlob(self._client, facts),
+            pulse=self.pulse,
+            read_seconds=self._read_seconds,
+            told=self._told,
+        )
+
+    def _delta(self, facts: LayerFacts, folder: Path, tree: LayerTree) -> DeltaContent:
+        table = read_chunk_file(folder / "chunks")
+        try:
+            older = tuple((folder / "older").read_text(encoding="ascii").split())
+        except (OSError, ValueError):
+            # Nothing is found there then.
+            older = ()
+        return DeltaContent(
+            facts.layer_id,
+            tree=tree,
+            table=table,
+            cache=BlobCache(folder, table.tar_size, table.count),
+            older=OlderFiles(lambda: self.older_layers(older)),
+            inflated=self.inflated,
+            source=LayerBlob(self._client, facts),
+            pulse=self.pulse,
+            read_seconds=self._read_seconds,
+            told=self._told,
+        )
+
+    def share_here(self, folder: Path, layer_ids: Iterable[str]) -> float:
+        """Return how much of a layer that is being made is in older layers, going by paths and sizes."""
+        tree = LayerTree(folder / "tree")
+        try:
+            return likely_share(tree, self.older_layers(layer_ids))
+        finally:
+            tree.close()
+
+    def older_layers(self, layer_ids: Iterable[str]) -> list[OlderLayer]:
+        """Return those of these layers that are served, to take files from."""
+        found = (self.layers.get(layer_id) for layer_id in layer_ids)
+        return [OlderLayer(one.facts.layer_id, one.served.tree, one.files) for one in found if one and one.served.tree]
 
     def _unpacked(self, facts: LayerFacts, served: ServedLayer, path: Path) -> Layer:
         if served.tree is None:

@@ -10,21 +10,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edge.errors import InvalidInputError
+from edge.images.delta.building import RecipeBuilder
+from edge.images.delta.recipe import POINT_DISTANCE, BuiltRecipe, Point
 from edge.images.indexing.platforms import PlatformImage, is_image, platform_images
 from edge.images.oci.content import ContentReader
-from edge.images.oci.documents import OCI_INDEX, OCI_MANIFEST, Descriptor, Index
+from edge.images.oci.documents import OCI_INDEX, OCI_MANIFEST, Descriptor, Index, digest_of
 from edge.images.oci.layout import OciLayout
 from edge.images.oci.layout_writer import LayoutWriter
 from edge.images.oci.references import ImageReference
 from edge.images.soci import manifests
-from edge.images.soci.builder import LayerIndex, build_layer_index
+from edge.images.soci.builder import LayerIndex, LayerIndexer
 from edge.images.soci.checkpoints import MAX_SPAN_BYTES, WINDOW_BYTES
 from edge.images.soci.compact import COMPACT_SPAN_SIZE, pack_ztoc
 from edge.images.soci.manifests import (
     COMPACT_ZTOC_MEDIA_TYPE,
     EMPTY_CONFIG,
+    RECIPE_MEDIA_TYPE,
     ZTOC_MEDIA_TYPE,
     IndexVersion,
+    RecipeEntry,
     SociIndex,
     ZtocEntry,
     annotate_manifest,
@@ -85,13 +89,14 @@ class IndexOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A layer and its zTOC, or why it has none."""
+    """A layer and its zTOC, or why it has none; with a compact one its recipe."""
 
     layer: Descriptor
     ztoc: ZtocEntry | None
     spans: int = 0
     files: int = 0
     skipped: str = ""
+    recipe: RecipeEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +192,34 @@ class _Layers:
     def _index(self, layer: Descriptor, diff_id: str) -> BuiltLayer:
         compression = _COMPRESSIONS[check_kind(layer.media_type)]
         try:
-            found = build_layer_index(
-                self._pieces(layer), compression, span_size=self._options.span_size, thin=self._compact
-            )
+            found, recipe = self._read(layer, compression)
         except InvalidInputError as error:
             self._check_digest(layer)
             return BuiltLayer(layer, None, skipped=str(error))
         for what, digest, wanted in (("layer", found.layer_digest, layer.digest), ("tar", found.diff_id, diff_id)):
             if digest != wanted:
                 raise _damaged(layer, f"the {what} has digest {digest}, not {wanted}")
-        return self._keep(layer, found)
+        return self._keep(layer, found, recipe)
 
-    def _keep(self, layer: Descriptor, found: LayerIndex) -> BuiltLayer:
+    def _read(self, layer: Descriptor, compression: Compression) -> tuple[LayerIndex, BuiltRecipe | None]:
+        """Read a layer once; SOCI's indexes have no recipes."""
+        builder = RecipeBuilder() if self._compact else None
+        with LayerIndexer(
+            compression,
+            span_size=self._options.span_size,
+            thin=self._compact,
+            on_output=builder.feed if builder is not None else None,
+            entry_distance=POINT_DISTANCE if builder is not None else 0,
+        ) as indexer:
+            if builder is not None:
+                builder.files = indexer.files
+            for piece in self._pieces(layer):
+                indexer.feed(piece)
+            found = indexer.finish()
+            points = [Point(*entry) for entry in indexer.entries]
+        return found, builder.finish(compression, layer.size, points) if builder is not None else None
+
+    def _keep(self, layer: Descriptor, found: LayerIndex, recipe: BuiltRecipe | None) -> BuiltLayer:
         data = write_ztoc(found.ztoc)
         blob = self._writer.add(pack_ztoc(data) if self._compact else data)
         entry = ZtocEntry(
@@ -208,7 +229,15 @@ class _Layers:
             self._options.span_size,
             disable_xattrs=self._options.disable_xattrs and can_disable_xattrs(found.ztoc.files),
         )
-        return BuiltLayer(layer, entry, len(found.ztoc.span_digests), len(found.ztoc.files))
+        kept = self._keep_recipe(layer, recipe) if recipe is not None else None
+        return BuiltLayer(layer, entry, len(found.ztoc.span_digests), len(found.ztoc.files), recipe=kept)
+
+    def _keep_recipe(self, layer: Descriptor, recipe: BuiltRecipe) -> RecipeEntry:
+        blob = self._writer.add(recipe.data)
+        head = digest_of(recipe.data[: recipe.head_size])
+        return RecipeEntry(
+            manifests.Descriptor(RECIPE_MEDIA_TYPE, blob.digest, blob.size), layer.digest, recipe.head_size, head
+        )
 
     def _pieces(self, layer: Descriptor) -> Iterator[bytes]:
         before = self._done
@@ -255,7 +284,8 @@ def _write_referring(
     digest = ""
     if ztocs:
         subject = manifests.Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
-        added = writer.add(write_index(SociIndex(version, ztocs, subject=subject)), OCI_MANIFEST)
+        recipes = tuple(layer.recipe for layer in layers if layer.recipe is not None)
+        added = writer.add(write_index(SociIndex(version, ztocs, subject=subject, recipes=recipes)), OCI_MANIFEST)
         listed = Descriptor(OCI_MANIFEST, added.digest, added.size, artifact_type=version.value)
         layout = OciLayout.at(writer.folder)
         former = layout.referrers(layout.reference(), manifest.digest, version.value)

@@ -101,6 +101,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("image", "rm"): Row("edge.cli.image_rm", "remove images from this device", on_fleet=False),
     ("image", "prune"): Row("edge.cli.image_prune", "remove the images no task needs", on_fleet=False),
     ("image", "log"): Row("edge.cli.image_log", "show what the image service had to say", on_fleet=False),
+    ("image", "diff"): Row("edge.cli.image_diff", "say what an update would fetch", on_fleet=False),
     ("image", "index", "build"): Row(
         "edge.cli.image_index_build", "index an image's layers for lazy starts, into a folder", on_fleet=False
     ),

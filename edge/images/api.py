@@ -4,8 +4,8 @@
     {"progress": {"done": 1048576, "total": 3482216}}            any number of them
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
-Operations: `prepare`, `import`, `list`, `remove`, `prune`, `protect`, `notes`. A connection asks one thing and is
-closed. The socket is root's alone: whoever may use it can make the device fetch images.
+Operations: `prepare`, `import`, `list`, `remove`, `prune`, `protect`, `notes`, `older`. A connection asks one thing and
+is closed. The socket is root's alone: whoever may use it can make the device fetch images.
 """
 
 import json
@@ -154,6 +154,10 @@ def _notes(service: ImageService, _asked: Mapping[str, Any], _say: Say) -> Any:
     return [{"time": when, "text": text} for when, text in service.notes]
 
 
+def _older(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    return [{"digest": digest, "recipe": str(path)} for digest, path in service.older(_text(asked, "image"))]
+
+
 def _text(asked: Mapping[str, Any], key: str) -> str:
     value = asked.get(key)
     if not isinstance(value, str) or not value:
@@ -169,4 +173,5 @@ _OPERATIONS: Final[Mapping[str, Callable[[ImageService, Mapping[str, Any], Say],
     "prune": _prune,
     "protect": _protect,
     "notes": _notes,
+    "older": _older,
 }

@@ -35,8 +35,6 @@ _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 _REFUSED_PAUSE: Final = 900.0
 _LOOK_SECONDS: Final = 0.5
-_MISMATCHES: Final = 3
-"""So often a registry may send other bytes than a recipe lists, before it is the recipe that is wrong."""
 RESERVE_BYTES: Final = 256 << 20
 """Left free on the disk by what is not needed at once."""
 
@@ -237,7 +235,7 @@ class Completion:
                 content.look_through()
                 if content.damaged != damaged:
                     raise TransientError("chunks were damaged on the disk and are had anew") from error
-            elif isinstance(error, TransientError) and content.mismatches < _MISMATCHES:
+            elif isinstance(error, TransientError) and not content.false:
                 raise
             self._told(
                 f"the recipe of layer {layer.facts.digest[:19]} is not the layer's: {error}; "

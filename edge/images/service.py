@@ -246,6 +246,17 @@ class ImageService:
             self._remove_orphans()
             return gone
 
+    def older(self, reference: str) -> list[tuple[str, Path]]:
+        """Return the layers that are here of a repository's images: digest, and where the recipe is or would be.
+
+        Raises:
+            InvalidInputError: It is no reference.
+        """
+        layers = [self._serving.layers.get(layer_id) for layer_id in self._older(parse_reference(reference))]
+        return [
+            (one.facts.digest, self._folders.folder(one.facts.layer_id) / "recipe") for one in layers if one is not None
+        ]
+
     def protect(self, image_ids: Iterable[str]) -> None:
         """Say which images are needed: running, wanted, or to go back to. What was said before is forgotten."""
         wanted = frozenset(image_ids)

@@ -9,7 +9,8 @@ import stat
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 from edge.errors import InvalidInputError, RegistryUnavailableError, StoreError, TransientError
@@ -27,8 +28,24 @@ from edge.images.tree import LayerTree, Record
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 15.0
+_MISMATCHES: Final = 3
 _RUN: Final = 2 << 20
 """Of the tar, by one request: whoever else waits waits for no more."""
+
+
+def runs_of(missing: Iterable[int], starts: Sequence[int], sizes: Sequence[int]) -> Iterator[range]:
+    """Yield the chunks that are fetched together, of those that are not here."""
+    run = range(0)
+    for number in missing:
+        near = run and number == run[-1] + 1 and starts[number] - starts[run[-1]] - sizes[run[-1]] <= WINDOW_BYTES
+        if near and starts[number] + sizes[number] - starts[run[0]] <= _RUN:
+            run = range(run[0], number + 1)
+            continue
+        if run:
+            yield run
+        run = range(number, number + 1)
+    if run:
+        yield run
 
 
 class DeltaContent:
@@ -49,7 +66,6 @@ class DeltaContent:
     Attributes:
         damaged: How often a chunk that had been here was found to be wrong or gone.
         fetched: Compressed bytes that were fetched since the service started.
-        mismatches: How often, one after the other, bytes came that are not what the recipe lists.
     """
 
     def __init__(  # noqa: PLR0913 - one for each thing it works with
@@ -71,7 +87,7 @@ class DeltaContent:
         self.cache = cache
         self.damaged = 0
         self.fetched = 0
-        self.mismatches = 0
+        self._mismatches: dict[int, int] = {}
         self._tree = tree
         self._older = older
         self._inflated = inflated
@@ -153,7 +169,7 @@ class DeltaContent:
                 with self._pulse:
                     found = self.fetch(self.run_from(number))
             except TransientError as error:
-                if time.monotonic() + pause > deadline:
+                if self.false or time.monotonic() + pause > deadline:
                     raise
                 self._told(str(error))
                 time.sleep(pause)
@@ -237,13 +253,8 @@ class DeltaContent:
 
     def run_from(self, number: int) -> range:
         """Return the chunks to fetch with one that is not here: those behind it as far as they are not here either."""
-        end = number + 1
-        while end < self.table.count and self.table.end(end) - self.table.starts[number] <= _RUN:
-            behind = self.table.starts[end] - self.table.end(end - 1)
-            if behind > WINDOW_BYTES or self.settle(end):
-                break
-            end += 1
-        return range(number, end)
+        missing = takewhile(lambda one: one == number or not self.settle(one), range(number, self.table.count))
+        return next(runs_of(missing, self.table.starts, self.table.sizes))
 
     def fetch(self, run: range) -> bytes | None:
         """Fetch adjacent chunks that are not here; return the first.
@@ -263,7 +274,7 @@ class DeltaContent:
         first: bytes | None = None
         number = None
         held, at = bytearray(), 0
-        for position, piece in self._tar_from(start, end):
+        for position, piece in self._tar_from(run[0], start, end):
             if number is None:
                 number = bisect_left(self.table.starts, position)
                 at = position
@@ -284,8 +295,8 @@ class DeltaContent:
 
     def _keep(self, number: int, data: bytes) -> None:
         if digest(data) != self.table.digest(number):
-            raise self._wrong()
-        self.mismatches = 0
+            raise self._wrong(number)
+        self._mismatches.pop(number, None)
         self._inflated.put((self.layer_id, number), memoryview(data))
         try:
             self.cache.put(self._span(number), data)
@@ -293,14 +304,19 @@ class DeltaContent:
             # It is served from memory while it stays there, and fetched again when it is needed again.
             self._told(str(error))
 
-    def _wrong(self) -> RegistryUnavailableError:
-        # A damaged transfer, or a recipe that is not this layer's: what was sent may be right next time.
-        self.mismatches += 1
+    @property
+    def false(self) -> bool:
+        """Whether other bytes came for a chunk again and again: it is the recipe that is wrong."""
+        return any(count >= _MISMATCHES for count in self._mismatches.values())
+
+    def _wrong(self, number: int) -> RegistryUnavailableError:
+        # A damaged transfer may be right next time.
+        self._mismatches[number] = self._mismatches.get(number, 0) + 1
         return RegistryUnavailableError(
             f"layer {self.layer_id[:12]}: other bytes came than its recipe lists", reason="CannotPullContainerError"
         )
 
-    def _tar_from(self, start: int, end: int) -> Iterator[tuple[int, memoryview | bytes]]:
+    def _tar_from(self, wanted: int, start: int, end: int) -> Iterator[tuple[int, memoryview | bytes]]:
         """Yield the tar from `start` or before to `end` or behind, from the layer's own bytes."""
         if self.table.compression is Compression.UNCOMPRESSED:
             position = start
@@ -321,12 +337,12 @@ class DeltaContent:
             upto = index + 1
             while upto < last and points[upto].uncompressed - points[index].uncompressed < _RUN:
                 upto += 1
-            position, data = points[index].uncompressed, self._leg(index, upto, window)
+            position, data = points[index].uncompressed, self._leg(wanted, index, upto, window)
             yield position, data
             window = (window + bytes(data[-WINDOW_BYTES:]))[-WINDOW_BYTES:]
             index = upto
 
-    def _leg(self, index: int, upto: int, window: bytes) -> memoryview:
+    def _leg(self, number: int, index: int, upto: int, window: bytes) -> memoryview:
         """Fetch and inflate what lies between two places."""
         points, begin = self.table.points, self.table.points[index]
         last = upto == len(points)
@@ -340,7 +356,7 @@ class DeltaContent:
         try:
             return inflater.finish()
         except InvalidInputError as error:
-            raise self._wrong() from error
+            raise self._wrong(number) from error
 
     def _window(self, position: int) -> bytes | None:
         """Return the 32 KiB of the tar before a place, or None when they are not here."""

@@ -16,7 +16,7 @@ MAX_CHUNK: Final = 256 << 10
 DIGEST_BYTES: Final = 16
 """Of SHA-256: nobody finds other bytes of a given digest (2^128), and the whole tar's digest is proved in the end."""
 
-_CANDIDATE: Final = re.compile(b"[\n\x48\xf9]")
+_CANDIDATE: Final = re.compile(b"[\n,\x48\xf9]")
 _MASK: Final = (1 << 9) - 1
 """Chunks of some 60 KiB on average where all bytes are equally frequent."""
 _WINDOW: Final = 32

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from edge.images.delta.cutting import MIN_CHUNK, cut, digest
 from edge.images.tree import LayerTree, Record
 
-_MOST_OTHERS: Final = 8
+_MOST_OTHERS: Final = 32
 _MAPS: Final = 8
 _MOST_CUT: Final = 1 << 30
 """Larger files are not cut: they would have to be read whole, for one read."""

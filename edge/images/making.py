@@ -352,7 +352,6 @@ class Maker:
         )
         if instead:
             # A slot of its own: what the kernel remembers of the former one is not asked of this one.
-            self._serving.close(facts.layer_id)
             self._folders.replace(made, known)
         else:
             self._folders.finish(made, known)

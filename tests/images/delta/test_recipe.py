@@ -13,6 +13,7 @@ from edge.images.delta.cutting import MAX_CHUNK, MIN_CHUNK, Cutter, cut, digest
 from edge.images.delta.fetching import RecipeSource, fetch_recipe
 from edge.images.delta.laying_out import lay_out
 from edge.images.delta.recipe import (
+    POINT_DISTANCE,
     BuiltRecipe,
     Piece,
     RecipeWriter,
@@ -22,6 +23,7 @@ from edge.images.delta.recipe import (
 )
 from edge.images.oci.documents import Descriptor
 from edge.images.oci.references import ImageReference, parse_reference
+from edge.images.soci.builder import LayerIndexer
 from edge.images.soci.manifests import digest_of
 from edge.images.soci.values import Compression
 from tests.images.delta.recipes import recipe_of
@@ -65,6 +67,20 @@ def test_what_is_inserted_changes_the_chunks_around_it_only(make: Callable[[int,
     after = [chunk for _, chunk in cut(data[:700_000] + b"inserted" + data[700_000:])]
     assert len(after) > 10
     assert sum(chunk.digest not in before for chunk in after) <= 3
+
+
+def test_a_recipe_changes_nothing_of_the_index() -> None:
+    blob = deflate(small_files(tarfile.PAX_FORMAT) + _tar({"large": text(3, 2_000_000)}), 6)
+    found = []
+    for distance in (0, POINT_DISTANCE):
+        with LayerIndexer(Compression.GZIP, span_size=MIN_CHUNK * 16, entry_distance=distance) as indexer:
+            for piece in pieces(blob):
+                indexer.feed(piece)
+            found.append((indexer.finish(), len(indexer.entries)))
+    (plain, none), (same, entries) = found
+    assert same == plain
+    assert none == 0
+    assert entries > len(plain.ztoc.span_digests)
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])

@@ -149,8 +149,9 @@ class DeltaContent:
 
     @property
     def wanted(self) -> int:
-        """Bytes of the chunks that containers have read since this service started."""
-        return sum(size for size, wanted in zip(self.table.sizes, self._wanted, strict=True) if wanted)
+        """What containers have read since this service started, as a share of the layer's compressed bytes."""
+        size = sum(size for size, wanted in zip(self.table.sizes, self._wanted, strict=True) if wanted)
+        return self.table.compressed_size * size // self.table.tar_size
 
     def _have(self, number: int) -> bytes | memoryview:
         """Return a chunk, wherever it has to come from.

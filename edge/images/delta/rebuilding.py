@@ -43,6 +43,8 @@ def write_plan(folder: Path, content: DeltaContent, path_of: Callable[[Place], b
             elsewhere += content.table.sizes[number]
             continue
         if not content.cache.has(number) and not content.keep(number):
+            # Where one is gone, others are: all are looked for anew.
+            content.look_through()
             raise TransientError(f"layer {content.layer_id[:12]}: what was here of an older image is not any more")
         places.append(None)
     files = [path.decode("utf-8", "surrogateescape") for path in numbers]

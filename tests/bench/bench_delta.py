@@ -29,8 +29,10 @@ SHARE = 0.01
 RUNS = 3
 SUITE = "bookworm"
 EPOCH = os.environ.get("SOURCE_DATE_EPOCH", "1700000000")
-PACKAGE, PACKAGE_FILES = "python3-numpy", "usr/lib/python3/dist-packages/numpy"
-TOGETHER = "usr/lib/python3/dist-packages/pandas"
+PACKAGE, PACKAGE_FILES = "python3-pandas", "usr/lib/python3/dist-packages/pandas"
+TOGETHER = "usr/lib/python3/dist-packages/pip"
+ALL_OVER = ("usr/share", "usr/lib/python3/dist-packages/pandas", "usr/lib/python3/dist-packages/pip")
+"""Of the image, what its program does not load: changed bytes must not keep it from starting."""
 UPDATES = ("one package upgraded", "1 % changed, together", "1 % changed, all over")
 _EVERY = 1024
 PATIENCE_SECONDS = 60.0
@@ -107,8 +109,9 @@ def _change_together(tree: Path, _folder: Path) -> list[Path]:
 
 
 def _change_all_over(tree: Path, _folder: Path) -> list[Path]:
-    files = sorted(_files(tree), key=lambda path: zlib.crc32(str(path.relative_to(tree)).encode()))
-    return _changed(files, int(SHARE * _size(files)))
+    found = [path for folder in ALL_OVER for path in _files(tree / folder)]
+    files = sorted(found, key=lambda path: zlib.crc32(str(path.relative_to(tree)).encode()))
+    return _changed(files, int(SHARE * _size(_files(tree))))
 
 
 def _changed(files: Sequence[Path], size: int) -> list[Path]:

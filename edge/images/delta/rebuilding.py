@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from edge.errors import TransientError
+from edge.errors import InvalidInputError, TransientError
 from edge.files import write_atomically
 from edge.images.delta.chunk_file import read_chunk_file
 from edge.images.delta.content import DeltaContent
@@ -64,7 +64,11 @@ def rebuild(folder: Path, target: Path, diff_id: str) -> None:
         DamagedLayerError: What is here is not the layer.
         StoreError: The files cannot be written here.
     """
-    unpack_pieces(_tar(folder), folder / "tree", target, lambda diff: (("tar", diff, diff_id),))
+    try:
+        unpack_pieces(_tar(folder), folder / "tree", target, lambda diff: (("tar", diff, diff_id),))
+    except InvalidInputError as error:
+        # The disk has lost headers: what is there is not even a tar.
+        raise DamagedLayerError(str(error)) from error
     (folder / _PLAN).unlink()
 
 

@@ -102,6 +102,13 @@ class NoSuchImageError(EngineError, NotFoundError):
     """The image is not in the local store."""
 
 
+class SecretUnavailableError(EngineError, TransientError):
+    """A secret that a container needs is not here, or does not open; it may come with the next desired state."""
+
+    def __init__(self, message: str, *, reason: str = "ResourceInitializationError", hint: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
+
+
 class NameInUseError(EngineError):
     """A container of that name is there already; look at it before deciding."""
 
@@ -112,6 +119,15 @@ class PortInUseError(EngineError, TransientError):
 
 class ImagePullError(EngineError):
     """The registry answered, and the image cannot be had: unknown, denied, wrong platform."""
+
+
+class ImageTrustError(ImagePullError, RefusedError):
+    """The image is not signed by whom the device's owner demands, or is not the one that is signed."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, reason: str = "ImageTrustError", hint: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
 
 
 class RegistryUnavailableError(EngineError, TransientError):

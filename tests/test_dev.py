@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
-_SCRIPTS = ("dev", ".ci/run", "images/sensor/sensor", "images/web/web")
+_SCRIPTS = ("dev", ".ci/run", "ansible/offline-site", "images/sensor/sensor", "images/web/web")
 
 
 def dev(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,7 @@ def test_a_script_is_clean(script: str) -> None:
 def test_dev_alone_lists_the_tasks() -> None:
     done = dev()
     assert done.returncode == 0
-    for task in ("demo", "test", "check", "bench", "soak"):
+    for task in ("demo", "test", "check", "bench", "soak", "vm-test"):
         assert f"./dev {task}" in done.stdout
 
 

@@ -24,16 +24,30 @@ BESIDE: Final = frozenset(
         "edge.fd_store",
         "edge.supervisor",
         "edge.podman_host",
+        "edge.sd_notify",
         "edge.lean_imports",
         "edge.memory",
         "edge.image_service",
+        "edge.managed_runtime",
+        "edge.process_memory",
     }
 )
 """Small tools right above the errors; they know no word of the model."""
 MODEL: Final = GROUND | {"edge.model"}
 MQTT: Final = MODEL | BESIDE | {"edge.mqtt"}
 SETTINGS: Final = frozenset(
-    {"edge.agent.config", "edge.agent.trust_file", "edge.agent.identity_file", "edge.agent.device_key"}
+    {
+        "edge.agent.config",
+        "edge.agent.image_rules",
+        "edge.agent.trust_file",
+        "edge.agent.identity_file",
+        "edge.agent.device_key",
+        "edge.agent.device_folder",
+        "edge.agent.secrets_key",
+        "edge.agent.secret_opening",
+        "edge.agent.key_telling",
+        "edge.agent.task_token",
+    }
 )
 STORE: Final = MQTT | {"edge.agent.store"}
 TELEMETRY: Final = STORE | {"edge.agent.telemetry"}
@@ -44,6 +58,8 @@ APP: Final = (
     | SETTINGS
     | {"edge.agent", "edge.agent.collecting", "edge.agent.sending", "edge.agent.renewal", "edge.agent.app"}
 )
+ENROLLING: Final = frozenset({"edge.agent.enrolling", "edge.agent.enrolling_request"})
+"""What a device does once, before it has anything."""
 LOOKING: Final = frozenset({"edge.agent.check", "edge.agent.local_status"})
 IMAGE_FORMATS: Final = frozenset({"edge.images.oci", "edge.images.soci", "edge.images.fuse"})
 
@@ -56,9 +72,15 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     # A package's own `__init__` re-exports nothing.
     "edge.agent": frozenset(),
     "edge.agent.config": MODEL | BESIDE | SETTINGS,
+    "edge.agent.image_rules": MODEL | BESIDE | SETTINGS,
     "edge.agent.trust_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.identity_file": MODEL | BESIDE | SETTINGS,
     "edge.agent.device_key": MODEL | BESIDE | SETTINGS,
+    "edge.agent.device_folder": MODEL | BESIDE | SETTINGS,
+    "edge.agent.secrets_key": MODEL | BESIDE | SETTINGS,
+    "edge.agent.secret_opening": MODEL | BESIDE | SETTINGS,
+    "edge.agent.key_telling": MODEL | BESIDE | SETTINGS,
+    "edge.agent.task_token": MODEL | BESIDE | SETTINGS,
     "edge.agent.store": STORE,
     "edge.agent.telemetry": TELEMETRY,
     "edge.agent.engine": ENGINE,
@@ -67,15 +89,24 @@ FLOORS: Final[Mapping[str, frozenset[str]]] = {
     "edge.agent.sending": ADAPTERS | SETTINGS | {"edge.agent.collecting"},
     "edge.agent.renewal": ADAPTERS | SETTINGS,
     "edge.agent.app": APP,
+    "edge.agent.enrolling_request": MQTT,
+    "edge.agent.enrolling": ADAPTERS | SETTINGS | ENROLLING,
     # Commands that look at a device from outside: no engine, no Podman, no connection.
     "edge.agent.check": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
     "edge.agent.local_status": MODEL | BESIDE | SETTINGS | LOOKING | {"edge.agent"},
+    # Looks at everything on the device, and at nothing of the fleet's side.
+    "edge.doctor": ADAPTERS | SETTINGS | LOOKING | {"edge.doctor"},
     "edge.images.oci": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images.soci": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images.fuse": MODEL | BESIDE | IMAGE_FORMATS,
     "edge.images": MODEL | BESIDE | IMAGE_FORMATS | {"edge.images"},
+    "edge.firmware": MODEL | BESIDE | {"edge.firmware"},
     "edge.fleet": MQTT | {"edge.fleet"},
-    "edge.cli": APP | LOOKING | IMAGE_FORMATS | {"edge.images", "edge.fleet", "edge.cli"},
+    "edge.cli": APP
+    | LOOKING
+    | ENROLLING
+    | IMAGE_FORMATS
+    | {"edge.images", "edge.firmware", "edge.fleet", "edge.doctor", "edge.cli"},
     "edge.__main__": GROUND | {"edge.cli"},
 }
 """For each floor (a module, or a package with all that is in it): the floors it may import from."""
@@ -87,7 +118,19 @@ LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "paho": frozenset({"edge.mqtt"}),
     "rich": frozenset({"edge.cli"}),
     "sqlite3": frozenset({"edge.agent.store", "edge.agent.local_status", "edge.fleet.database"}),
-    "cryptography": frozenset({"edge.model.envelope", "edge.model.trust", "edge.agent.device_key", "edge.fleet"}),
+    "cryptography": frozenset(
+        {
+            "edge.model.envelope",
+            "edge.model.trust",
+            "edge.model.image_trust",
+            "edge.model.enrollment",
+            "edge.model.sealing",
+            "edge.agent.device_key",
+            "edge.agent.secrets_key",
+            "edge.agent.task_token",
+            "edge.fleet",
+        }
+    ),
 }
 """Libraries that cost memory or time to import, or whose exceptions must not travel, and where each one may be."""
 
@@ -182,6 +225,11 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.agent.trust_file", "from edge.mqtt.broker import Broker"),
         ("edge.memory", "from edge.agent.app import run"),
         ("edge.agent.check", "from edge.agent.app import run"),
+        ("edge.agent.app", "from edge.agent.enrolling import enroll"),
+        ("edge.agent.enrolling", "from edge.fleet.folder import Fleet"),
+        ("edge.agent.enrolling_request", "from edge.agent.device_folder import DeviceFolder"),
+        ("edge.doctor.reading", "from edge.fleet.folder import Fleet"),
+        ("edge.doctor.judging", "from edge.cli.output import note"),
         ("edge.agent.local_status", "from edge.agent.engine.engine import Engine"),
         ("edge.images.oci.registry", "from edge.images.store import ImageStore"),
         ("edge.images.soci.ztoc", "from edge.mqtt.broker import Broker"),
@@ -194,6 +242,10 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
         ("edge.images.store", "from edge.fleet.folder import Fleet"),
         ("edge.fleet.link", "from edge.agent.config import load_config"),
         ("edge.fleet.link", "from edge.images.store import ImageStore"),
+        ("edge.firmware.updater", "from edge.agent.config import load_config"),
+        ("edge.firmware.updater", "from edge.images.oci.client import RegistryClient"),
+        ("edge.agent.app", "from edge.firmware.updater import Updater"),
+        ("edge.managed_runtime", "from edge.model.topics import ROOT"),
         ("edge.__main__", "from edge.agent.app import run"),
     ],
 )

@@ -48,7 +48,12 @@ def test_the_page_has_every_stop_code_and_no_other() -> None:
     "words",
     [
         words
-        for section in ("Why a revision was refused", "The device is OFFLINE", "The agent does not start")
+        for section in (
+            "Why a revision was refused",
+            "The device is OFFLINE",
+            "The agent does not start",
+            "A device does not enrol",
+        )
         for cell in rows(section)
         if not cell.startswith("a path")
         for words in re.findall(r"`([^`]+)`", cell)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from edge.agent.image_rules import read_image_rules
 from edge.errors import InvalidInputError
 from edge.model.device_policy import DevicePolicy
 from edge.model.identifiers import NAME_PATTERN
@@ -82,6 +83,16 @@ class AgentConfig:
         return self.state_dir / "state.db"
 
     @property
+    def secrets_key(self) -> Path:
+        """The X25519 key to which this device's secrets are sealed."""
+        return self.state_dir / "secrets.key"
+
+    @property
+    def identity_key(self) -> Path:
+        """What containers show when they ask who they are is made from it."""
+        return self.state_dir / "task-identity.key"
+
+    @property
     def pid_file(self) -> Path:
         """Holds the running agent's process id, and its lock."""
         return self.state_dir / "agent.pid"
@@ -94,7 +105,10 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a key may be; `least` and `most` bound numbers, `choices` and `pattern` texts and those of a list."""
+    """What a key may be; `least` and `most` bound numbers, `choices` and `pattern` texts and those of a list.
+
+    A list of `tables` is judged by who reads it.
+    """
 
     kind: type
     required: bool = False
@@ -103,6 +117,7 @@ class Key:
     least: float = 0
     most: float = 2**31
     choices: tuple[str, ...] = field(default=())
+    tables: bool = False
 
 
 KEYS: Final[dict[str, Key]] = {
@@ -126,6 +141,7 @@ KEYS: Final[dict[str, Key]] = {
     "policy.devices": Key(list, default=(), pattern=r"(/[^/\x00*]+)+\*?"),
     "policy.capabilities": Key(list, default=(), pattern="|".join(sorted(CAPABILITIES))),
     "policy.registries": Key(list, default=("*",), pattern=r"\*|[^\s/@]+(/[^\s/@]+)*/?"),
+    "policy.images": Key(list, default=(), tables=True),
     "policy.pids_limit": Key(int, default=2048, least=16, most=4194304),
     "local.group": Key(str, pattern=r"^[a-z_][a-z0-9_-]{0,31}$"),
     "tasks.cleanup_wait_seconds": Key(int, default=10800, least=60, most=7 * 86400),
@@ -160,6 +176,7 @@ def load_config(path: Path) -> AgentConfig:
         checked[name] = values.get(name, key.default)
     if (checked["broker.cert_file"] is None) != (checked["broker.key_file"] is None):
         problems.append(("broker.cert_file", "cert_file and key_file go together"))
+    checked["policy.images"] = read_image_rules(checked["policy.images"], path.absolute().parent, problems)
     if problems:
         raise InvalidInputError(
             f"{path} is not a configuration of the agent",
@@ -232,12 +249,12 @@ def _problem(key: Key, value: Any) -> str:
         return "is missing" if key.required else ""
     if type(value) is not key.kind:
         return f"must be {_KIND_NAMES[key.kind]}, not {value!r}"
-    if isinstance(value, list):
+    if isinstance(value, list) and not key.tables:
         wrong = [one for one in value if not isinstance(one, str) or not re.fullmatch(key.pattern, one)]
         return f"{wrong[0]!r} cannot stand in this list (docs/configuration.md)" if wrong else ""
     if isinstance(value, int) and not isinstance(value, bool) and not key.least <= value <= key.most:
         return f"must be {key.least}" if key.least == key.most else f"must be from {key.least} to {key.most}"
-    return _text_problem(key, str(value))
+    return "" if key.tables else _text_problem(key, str(value))
 
 
 def _text_problem(key: Key, value: str) -> str:

@@ -41,8 +41,8 @@ def make_request(folder: Path, device: str) -> Path:
     return request
 
 
-def check_issued(certificate: bytes, folder: Path, device: str, authority: bytes) -> bytes:
-    """Return the private key (PEM) in `folder` that a certificate is for.
+def check_issued(certificate: bytes, path: Path, device: str, authority: bytes) -> bytes:
+    """Return the private key (PEM) at `path` that a certificate is for.
 
     Raises:
         TrustError: It is for another key or another device, or was not issued by that authority (PEM); or no key
@@ -53,7 +53,6 @@ def check_issued(certificate: bytes, folder: Path, device: str, authority: bytes
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-    path = folder / "device.key"
     if not path.exists():
         raise TrustError("a certificate came that nobody asked for")
     key = _own_key(path)

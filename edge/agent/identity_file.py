@@ -38,6 +38,20 @@ def identity_file(config: AgentConfig) -> Path | None:
     return path
 
 
+def certificate_in_use(config: AgentConfig) -> bytes:
+    """Return the certificate (PEM, with other things around it) that the agent connects with; nothing is written.
+
+    Raises:
+        OSError: The one that was handed over cannot be read.
+        InvalidInputError: The configuration names none.
+    """
+    if config.cert_file is None:
+        raise InvalidInputError(f"{config.path} names no certificate")
+    certificate, path = config.cert_file.read_bytes(), config.state_dir / "identity.pem"
+    renewed = path.read_bytes() if path.is_file() else b""
+    return renewed if renewed.startswith(_origin(certificate)) else certificate
+
+
 def replace_identity(config: AgentConfig, certificate: bytes, key: bytes) -> None:
     """Use a certificate and its key (PEM) from the next connection on.
 

@@ -3,6 +3,7 @@
 Works whether the agent runs or not, and never disturbs it: the database is opened read-only.
 """
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -10,9 +11,12 @@ from typing import Any, Final
 
 from edge import locks
 from edge.agent.config import AgentConfig
+from edge.agent.trust_file import load_trust
 from edge.errors import StoreError
 from edge.model.describe import describe_task
+from edge.model.runtime_update import AgentSeen
 from edge.model.task import task_from_json
+from edge.model.trust import TrustedSet
 
 _SILENT: Final = {True: "the agent has just begun", False: "the agent does not run"}
 
@@ -38,6 +42,41 @@ def local_status(config: AgentConfig) -> dict[str, Any]:
         "outcome": outcome,
         "tasks": tasks,
     }
+
+
+def agent_seen(config: AgentConfig) -> AgentSeen | None:
+    """Return the agent as an update judges it; None when none runs, or it has not said anything yet."""
+    said = _said(config, _holder(config))
+    if not said:
+        return None
+    connected = bool(said.get("connection", {}).get("connected"))
+    return AgentSeen(int(said["pid"]), str(said.get("version")), bool(said.get("ready")), connected)
+
+
+def agent_pid(config: AgentConfig) -> int | None:
+    """Return the process that works on the state directory."""
+    pid = _holder(config)
+    return int(pid) if pid and pid.isascii() and pid.isdigit() else None
+
+
+def trust_in_force(config: AgentConfig) -> TrustedSet:
+    """Return whom this device believes: the bundle its agent follows, or else the one beside the configuration.
+
+    Raises:
+        InvalidInputError, TrustError: There is none that can be used.
+    """
+    handed_over = load_trust(config.trust_bundle)
+    digest = hashlib.sha256(handed_over.bundle).hexdigest().encode()
+    try:
+        with closing(sqlite3.connect(f"file:{config.database}?mode=ro", uri=True, timeout=5.0)) as connection:
+            names = "('trust', 'trust_handed_over')"
+            meta = dict(connection.execute(f"SELECT key, value FROM meta WHERE key IN {names}"))  # noqa: S608
+    except sqlite3.Error:
+        return handed_over
+    # The same rule as the agent's (`edge.agent.engine.believing`): a bundle handed over since is meant.
+    if meta.get("trust_handed_over") == digest and "trust" in meta:
+        return TrustedSet.from_bundle(bytes(meta["trust"]))
+    return handed_over
 
 
 def _holder(config: AgentConfig) -> str | None:

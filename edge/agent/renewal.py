@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,10 @@ def due_at(begins: datetime, ends: datetime, device: str) -> datetime:
     return begins + timedelta(seconds=(ends - begins).total_seconds() * share)
 
 
+def _unheard(_outcome: str, _reason: str) -> None:
+    """For a renewal without an audit trail."""
+
+
 class Renewal:
     """Keeps the device's certificate fresh, on a thread of its own.
 
@@ -56,9 +61,13 @@ class Renewal:
         broker: The agent's connection.
         clock: Tells what time has passed at least: a certificate is never renewed too late for a clock that is behind
             unnoticed, only as late as the clock is.
+        witnessed: Told what became of a certificate that came: `RENEWED` or `REFUSED`, and why.
     """
 
-    def __init__(self, config: AgentConfig, broker: Broker, clock: Clock) -> None:
+    def __init__(
+        self, config: AgentConfig, broker: Broker, clock: Clock, witnessed: Callable[[str, str], None] = _unheard
+    ) -> None:
+        self._witnessed = witnessed
         self._config = config
         self._broker = broker
         self._clock = clock
@@ -68,6 +77,7 @@ class Renewal:
         self._closed = False
         self._answers: list[MessageReceived] = []
         self._look_at = 0.0
+        self._looking: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
 
     def start(self) -> None:
@@ -95,6 +105,9 @@ class Renewal:
         with self._changed:
             self._closed = True
             self._changed.notify()
+            if self._looking is not None:
+                # On a busy device it takes seconds.
+                self._looking.kill()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -124,18 +137,32 @@ class Renewal:
                 self._look_at = self._clock.monotonic() + ANSWER_SECONDS
                 self._ask()
         except EdgeError as error:
+            if self._closed:
+                return
             _log.warning("the certificate's life cannot be looked after: %s", error)
 
     def _is_due(self) -> bool:
         path = identity_file(self._config)
-        # In a process of its own: the library that reads certificates would stay in this one's memory.
-        command = (sys.executable, "-m", "edge.agent.device_key", str(path))
         try:
-            told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout  # noqa: S603
-            begins, ends = (datetime.fromisoformat(one) for one in json.loads(told))
+            begins, ends = (datetime.fromisoformat(one) for one in json.loads(self._told_of(str(path))))
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise StoreError(f"cannot tell when {path} ends: {error}") from error
         return datetime.fromisoformat(self._clock.now()) >= due_at(begins, ends, self._config.device)
+
+    def _told_of(self, path: str) -> bytes:
+        # In a process of its own: the library that reads certificates would stay in this one's memory.
+        with self._changed:
+            if self._closed:
+                return b""
+            command = (sys.executable, "-m", "edge.agent.device_key", path)
+            self._looking = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+        with self._looking as looking:
+            try:
+                return looking.communicate(timeout=60)[0]
+            finally:
+                with self._changed:
+                    self._looking = None
+                looking.kill()
 
     def _ask(self) -> None:
         request = make_request(self._folder, self._config.device).read_text()
@@ -147,14 +174,16 @@ class Renewal:
         try:
             certificate = CertificateIssued.model_validate_json(message.payload).certificate.encode()
             authority = self._config.ca_file.read_bytes() if self._config.ca_file else b""
-            key = check_issued(certificate, self._folder, self._config.device, authority)
+            key = check_issued(certificate, self._folder / "device.key", self._config.device, authority)
             replace_identity(self._config, certificate, key)
         except (EdgeError, ValidationError, OSError) as error:
             _log.warning("a new certificate was refused: %s", str(error).splitlines()[0])
+            self._witnessed("REFUSED", str(error).splitlines()[0])
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._look_at = self._clock.monotonic() + CHECK_SECONDS
             _log.info("there is a new certificate; it counts from the next connection on")
+            self._witnessed("RENEWED", "")
         self._broker.acknowledge(message)
 
     @property

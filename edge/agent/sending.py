@@ -2,7 +2,7 @@
 
 import hashlib
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from edge.agent.adapters.clock import SystemClock
@@ -12,7 +12,7 @@ from edge.agent.store.outbox.outbox import Outbox
 from edge.agent.telemetry.boot_clocks import BootClocks
 from edge.agent.telemetry.drain import Drain, DrainSettings
 from edge.agent.telemetry.reporting import describe_streams
-from edge.model.records import STREAMS
+from edge.model.records import AUDIT, STREAMS
 from edge.model.topics import Topics
 from edge.mqtt.broker import Broker, BrokerEvent
 
@@ -50,6 +50,10 @@ class Sending:
     def hear(self) -> Callable[[BrokerEvent], bool]:
         """Takes what the broker's thread says, and says whether it was for telemetry alone."""
         return self._drain.hear
+
+    def audit(self, records: Sequence[bytes]) -> None:
+        """Take records of the audit trail. Raises as `Outbox.put`."""
+        self._outbox.put(AUDIT.name, records)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return how each stream stands, for `reported`."""

@@ -47,6 +47,13 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("fleet", "key", "retire"): Row("edge.cli.fleet_key_retire", "let a key sign no more: it is lost, or stolen"),
     ("fleet", "key", "rotate"): Row("edge.cli.fleet_key_rotate", "put a new key in the place of another"),
     ("fleet", "key", "threshold"): Row("edge.cli.fleet_key_threshold", "say how many keys must sign for a role"),
+    ("fleet", "activation", "create"): Row("edge.cli.fleet_activation_create", "let devices enrol by an id and a code"),
+    ("fleet", "activation", "ls"): Row("edge.cli.fleet_activation_ls", "list the activations devices can enrol by"),
+    ("fleet", "activation", "revoke"): Row("edge.cli.fleet_activation_revoke", "let nobody enrol by one any more"),
+    ("fleet", "enrollment", "ls"): Row("edge.cli.fleet_enrollment_ls", "list the devices that wait for an operator"),
+    ("fleet", "enrollment", "approve"): Row("edge.cli.fleet_enrollment_approve", "give a waiting device its identity"),
+    ("fleet", "enrollment", "deny"): Row("edge.cli.fleet_enrollment_deny", "refuse a waiting device"),
+    ("fleet", "token", "verify"): Row("edge.cli.fleet_token_verify", "verify who a task says it is"),
     ("fleet", "device", "add"): _DEVICE_ADD,
     ("fleet", "device", "ls"): _DEVICE_LS,
     ("fleet", "device", "show"): _DEVICE_SHOW,
@@ -55,6 +62,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("device", "show"): _DEVICE_SHOW,
     ("device", "revoke"): Row("edge.cli.device_revoke", "take a device's right to the broker: it was stolen, or sold"),
     ("device", "pull-image"): Row("edge.cli.device_pull_image", "let a device fetch an image ahead of time"),
+    ("device", "update"): Row("edge.cli.device_update", "let a device take another version of edge"),
     ("task-definition", "register"): Row(
         "edge.cli.task_definition_register", "store an ECS task definition as the next revision of its family"
     ),
@@ -75,18 +83,27 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("schedule", "create"): Row("edge.cli.schedule_create", "let a device start tasks at given times"),
     ("schedule", "delete"): Row("edge.cli.schedule_delete", "remove a schedule"),
     ("schedule", "ls"): Row("edge.cli.schedule_ls", "list schedules and when each comes next"),
+    ("secret", "set"): Row("edge.cli.secret_set", "give a secret a value, and give it to the devices that need it"),
+    ("secret", "ls"): Row("edge.cli.secret_ls", "list secrets and which devices have them; never values"),
+    ("secret", "rm"): Row("edge.cli.secret_rm", "forget a secret, here and on the devices"),
     ("controller", "run"): Row("edge.cli.controller_run", "answer the devices: what the newest revision is, what time"),
     ("telemetry", "collect"): Row("edge.cli.telemetry_collect", "store what the devices measure, as it comes"),
     ("telemetry", "tail"): Row("edge.cli.telemetry_tail", "show and follow stored records"),
     ("telemetry", "export"): Row("edge.cli.telemetry_export", "write stored records as JSON lines or CSV"),
     ("telemetry", "check"): Row("edge.cli.telemetry_check", "check that every record is accounted for"),
+    ("audit", "ls"): Row("edge.cli.audit_ls", "show what was asked of devices, by whom, and what came of it"),
+    ("audit", "verify"): Row("edge.cli.audit_verify", "check that nobody changed the devices' audit trails"),
     ("events",): Row("edge.cli.events", "follow state changes of the whole fleet"),
     ("agent", "run"): Row("edge.cli.agent_run", "run the agent on this device", on_fleet=False),
+    ("agent", "enroll"): Row(
+        "edge.cli.agent_enroll", "get this device's identity by an activation's id and code", on_fleet=False
+    ),
     ("agent", "request"): Row(
         "edge.cli.agent_request", "make this device's key, and ask for its certificate", on_fleet=False
     ),
     ("agent", "status"): Row("edge.cli.agent_status", "show what the agent of this device does", on_fleet=False),
     ("agent", "check-config"): Row("edge.cli.agent_check_config", "judge an agent.toml", on_fleet=False),
+    ("doctor",): Row("edge.cli.doctor", "say what is wrong with this device, and what to do", on_fleet=False),
     ("local", "ls"): Row("edge.cli.local_ls", "list this device's tasks, without any network", on_fleet=False),
     ("local", "run"): Row("edge.cli.local_run", "start a task at the device itself", on_fleet=False),
     ("local", "stop"): Row("edge.cli.local_stop", "stop a task at the device itself", on_fleet=False),
@@ -102,6 +119,12 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("image", "prune"): Row("edge.cli.image_prune", "remove the images no task needs", on_fleet=False),
     ("image", "log"): Row("edge.cli.image_log", "show what the image service had to say", on_fleet=False),
     ("image", "diff"): Row("edge.cli.image_diff", "say what an update would fetch", on_fleet=False),
+    ("image", "verify"): Row(
+        "edge.cli.image_verify", "hold an image's signatures against what a device demands", on_fleet=False
+    ),
+    ("image", "signatures"): Row(
+        "edge.cli.image_signatures", "show what the registry has of an image's signatures", on_fleet=False
+    ),
     ("image", "index", "build"): Row(
         "edge.cli.image_index_build", "index an image's layers for lazy starts, into a folder", on_fleet=False
     ),
@@ -112,7 +135,36 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("image", "index", "verify"): Row(
         "edge.cli.image_index_verify", "hold an image's indexes against its layers", on_fleet=False
     ),
+    ("image", "profile", "show"): Row(
+        "edge.cli.image_profile_show", "show what images read when they start", on_fleet=False
+    ),
+    ("image", "profile", "export"): Row(
+        "edge.cli.image_profile_export", "write what an image's start reads into a file", on_fleet=False
+    ),
+    ("image", "profile", "import"): Row(
+        "edge.cli.image_profile_import", "let this device fetch first what a start read elsewhere", on_fleet=False
+    ),
+    ("image", "profile", "push"): Row(
+        "edge.cli.image_profile_push", "put what an image's start reads into its registry, as SOCI does"
+    ),
+    ("image", "bundle", "build"): Row("edge.cli.image_bundle_build", "pack what an image's start reads, into a folder"),
+    ("image", "bundle", "push"): Row(
+        "edge.cli.image_bundle_push", "put a start bundle beside its image, for devices to start from"
+    ),
+    ("image", "bundle", "show"): Row(
+        "edge.cli.image_bundle_show", "show the start bundles an image has", on_fleet=False
+    ),
     ("images", "serve"): Row("edge.cli.images_serve", "serve images before they have arrived", on_fleet=False),
+    ("firmware", "build"): Row("edge.cli.firmware_build", "build an OS image with edge and two root slots"),
+    ("firmware", "bundle"): Row("edge.cli.firmware_bundle", "sign a version of edge, or an OS image, as one file"),
+    ("firmware", "push"): Row("edge.cli.firmware_push", "put a bundle into a registry", on_fleet=False),
+    ("firmware", "install"): Row("edge.cli.firmware_install", "update this device from a bundle", on_fleet=False),
+    ("firmware", "status"): Row(
+        "edge.cli.firmware_status", "show this device's versions and its last update", on_fleet=False
+    ),
+    ("firmware", "resume"): Row(
+        "edge.cli.firmware_resume", "take a cut-off update to its end; systemd does", on_fleet=False
+    ),
     ("up",): Row("edge.cli.up", "run the agent and Podman's service where there is no systemd", on_fleet=False),
 }
 

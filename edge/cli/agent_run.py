@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 HELP = "run the agent of this device in the foreground, until SIGTERM"
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from edge.agent import app  # noqa: PLC0415 - the device's large imports, after the configuration is known good
+    from edge.sd_notify import ServiceManager  # noqa: PLC0415
 
-    app.run(config)
+    app.run(config, manager=ServiceManager.taken_from(os.environ))
     return 0

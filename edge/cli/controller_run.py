@@ -2,12 +2,14 @@
 
 import argparse
 import logging
+import shlex
 import time
 from dataclasses import replace
 from typing import Final
 
 from edge.cli.output import note
 from edge.cli.session import opened
+from edge.fleet.broker_lists import BrokerLists
 from edge.fleet.clock import now
 from edge.fleet.controller import Controller
 from edge.fleet.link import paho_broker
@@ -18,12 +20,18 @@ revision back unseen. It needs only a key that may sign as `head`. Devices work 
 EXAMPLES = """\
 examples:
   edge fleet key add controller --role head     a key that can do nothing else
-  edge controller run"""
+  edge controller run --reload 'systemctl reload mosquitto'"""
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument(
+        "--reload",
+        default="",
+        metavar="COMMAND",
+        help="makes Mosquitto read its lists again, after a device has enrolled; run without a shell",
+    )
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
 
 
@@ -35,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
             fleet.folder.broker_settings(fleet.settings.operator, f"operator-controller-{fleet.settings.cluster}"),
             backoff_last_seconds=_LONGEST_PAUSE_SECONDS,
         )
-        controller = Controller((args.brokers or paho_broker)(settings), fleet, now)
+        lists = BrokerLists(fleet, shlex.split(args.reload), now)
+        controller = Controller((args.brokers or paho_broker)(settings), fleet, now, lists.let_in)
         controller.start()
         end = None if args.seconds is None else time.monotonic() + args.seconds
         try:

@@ -12,7 +12,7 @@ from edge.fleet.folder import Fleet
 from edge.fleet.key_changes import adding
 from edge.fleet.keyring import KeyRecord, new_file_key, outside_key
 from edge.fleet.signing import ask_passphrase, command_signer, read_public_key
-from edge.model.trust import Role
+from edge.model.trust import DOCUMENT_ROLES, Role
 
 HELP = """\
 Let another key sign for the fleet: a new one made here, with a passphrase or without; one that another program holds;
@@ -23,6 +23,7 @@ examples:
   edge fleet key add deploy --role desired-state --role command
   edge fleet key add token --signer 'hsm-sign --slot 3' --public token.pem
   edge fleet key add safe --public safe.pem --role root
+  edge fleet key add images --public cosign.pub --role image
 
 A signer command gets the message on its standard input and writes the Ed25519 signature to its standard output."""
 
@@ -31,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("name", metavar="NAME", help="what to call it: a-z, 0-9 and -")
     parser.add_argument(
-        "--role", action="append", choices=[role.value for role in Role], help="what it may sign (default: everything)"
+        "--role",
+        action="append",
+        choices=[role.value for role in Role],
+        help="what it may sign (default: all but images)",
     )
     add_source(parser)
     add_common(parser)
@@ -64,7 +68,7 @@ def make_key(args: argparse.Namespace, fleet: Fleet, name: str) -> KeyRecord:
 
 def run(args: argparse.Namespace) -> int:
     """Add it."""
-    roles = [Role(role) for role in args.role] if args.role else list(Role)
+    roles = [Role(role) for role in args.role] if args.role else list(DOCUMENT_ROLES)
     with opened(args) as fleet:
         key = make_key(args, fleet, args.name)
         return apply(args, fleet, adding(args.name, roles), [key])

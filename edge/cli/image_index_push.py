@@ -15,7 +15,9 @@ from edge.cli.image_index import (
     registry_client,
     show_progress,
 )
+from edge.cli.image_socket import add_socket
 from edge.cli.output import note, print_json, print_table
+from edge.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from edge.images.indexing.build import BuiltImage
@@ -24,29 +26,43 @@ if TYPE_CHECKING:
 HELP = """\
 Index an image that a registry has, and put the index beside it: read each layer once, build, upload. With --from,
 upload what `edge image index build` wrote. A compact or a version 1 index refers to the image, whose digest and
-signatures stay; a version 2 index comes with a new image under --tag, of the same layers."""
+signatures stay; a version 2 index comes with a new image under --tag, of the same layers. With --kept, on a device
+that has started the image without an index, upload the index that it made meanwhile: no layer is read again."""
 EXAMPLES = """\
 examples:
   edge image index push registry.example/app:1
   edge image index push registry.example/app:1 --platform linux/arm64 --index-version v1
   edge image index push registry.example/app:1 --index-version v2 --tag 1-lazy
-  edge image index push registry.example/app:1 --from app-index"""
+  edge image index push registry.example/app:1 --from app-index
+  edge image index push registry.example/app:1 --kept"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("image", metavar="REF", help="registry.example/app:1")
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--from", type=Path, dest="layout", metavar="DIR", help="a folder that `edge image index build` wrote"
     )
+    source.add_argument(
+        "--kept", action="store_true", help="what the image service of this device has made, of unpacked layers"
+    )
     add_options(parser)
+    add_socket(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build it if it is not built, and upload it."""
-    from edge.images.oci.references import parse_reference  # noqa: PLC0415 - imported when it runs
+    from edge.images.indexing.build import IndexOptions  # noqa: PLC0415 - imported when it runs
+    from edge.images.oci.references import parse_reference  # noqa: PLC0415
+    from edge.images.soci.manifests import IndexVersion  # noqa: PLC0415
 
-    options_of(args)
+    options = options_of(args)
+    if args.kept and options != IndexOptions.of(IndexVersion.COMPACT):
+        raise InvalidInputError(
+            "what a device has made is a compact index of whole layers, and nothing else",
+            hint="Leave --index-version and the other options out, or leave --kept out.",
+        )
     reference, client = parse_reference(args.image), registry_client()
     if args.layout is not None:
         pushed = _upload(args, client, reference, args.layout)
@@ -63,7 +79,20 @@ def _build(args: argparse.Namespace, client: Any, reference: Any, folder: Path) 
     from edge.images.indexing.build import build_indexes  # noqa: PLC0415 - imported when it runs
     from edge.images.oci.layout_writer import LayoutWriter  # noqa: PLC0415
 
-    return build_indexes(client, reference, LayoutWriter(folder), options_of(args), args.tag, progress=show_progress)
+    kept = _kept(args) if args.kept else None
+    return build_indexes(client, reference, LayoutWriter(folder), options_of(args), args.tag, show_progress, kept)
+
+
+def _kept(args: argparse.Namespace) -> dict[str, Path]:
+    from edge.image_service import ask  # noqa: PLC0415 - imported when it runs
+
+    found = {digest: Path(path) for digest, path in ask(args.socket, op="indexes", image=args.image).items()}
+    if not found:
+        raise NotFoundError(
+            f"the image service has made no index of {args.image}",
+            hint="It makes one of an image that had none, once it is unpacked: `edge image pull --wait`.",
+        )
+    return found
 
 
 def _upload(args: argparse.Namespace, client: Any, reference: Any, folder: Path) -> "Pushed":

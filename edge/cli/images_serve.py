@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from edge.images.oci.client import RegistryClient  # noqa: PLC0415
     from edge.images.oci.registries import Registries  # noqa: PLC0415
     from edge.images.service import ImageService  # noqa: PLC0415
-    from edge.images.serving import end_mount, lock_root  # noqa: PLC0415
+    from edge.images.serving import end_mount, lock_root, prove_answers  # noqa: PLC0415
+    from edge.sd_notify import ServiceManager  # noqa: PLC0415
 
     memory.stay_lean()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -65,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
         )
         ended = threading.Event()
         with stopped_by_signals(ended.set):
-            mounted = service.start(os.environ)
+            environment = dict(os.environ)
+            # Whoever keeps the mount is found in a copy: no process that is started later may inherit it.
+            manager = ServiceManager.taken_from(os.environ)
+            mounted = service.start(environment)
 
             def wait_for_mount() -> None:
                 mounted.join()
@@ -74,7 +78,12 @@ def run(args: argparse.Namespace) -> int:
             threading.Thread(target=wait_for_mount, name="mounted", daemon=True).start()
             api = ApiServer(args.socket, service)
             logging.getLogger(__name__).info("images are served in %s, asked for on %s", args.state_dir, args.socket)
-            ended.wait()
+            manager.ready()
+            while not ended.wait(manager.alive_seconds):
+                # Through the kernel and back, as a container's read goes: it hangs when the mount is not answered for.
+                prove_answers(args.state_dir)
+                manager.alive()
+            manager.stopping()
             api.close()
             service.stop()
     finally:

@@ -10,8 +10,10 @@ from edge.errors import InvalidInputError
 from edge.fleet.clock import now, timestamp
 from edge.fleet.device_work import adding_work
 from edge.fleet.devices import the_device
+from edge.fleet.secrets import require_secrets
 from edge.fleet.task_definitions import find
 from edge.model.schedule import schedule_problems
+from edge.model.secrets import secrets_of
 from edge.model.service_documents import CatchUp, DesiredSchedule
 
 HELP = """\
@@ -47,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """Create it."""
     with opened(args) as fleet:
         device = the_device(fleet, args.device)
-        schedule = _schedule(args, find(fleet.database, args.task_definition).key)
+        definition = find(fleet.database, args.task_definition)
+        require_secrets(fleet.database, secrets_of(definition.document).values())
+        schedule = _schedule(args, definition.key)
         change_work(args, fleet, device, adding_work(device, schedule, new=False), f"schedule {args.name}")
     return 0
 

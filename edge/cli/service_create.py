@@ -8,7 +8,9 @@ from edge.cli.session import add_device_option, opened
 from edge.fleet.clock import now, timestamp
 from edge.fleet.device_work import adding_work
 from edge.fleet.devices import the_device
+from edge.fleet.secrets import require_secrets
 from edge.fleet.task_definitions import find
+from edge.model.secrets import secrets_of
 
 HELP = """\
 Let a device keep a number of tasks of one definition running, by itself, with or without a link: what ends is
@@ -38,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         definition = find(fleet.database, args.task_definition)
         strategy = "DAEMON" if args.daemon else "REPLICA"
         created = timestamp(now())
+        require_secrets(fleet.database, secrets_of(definition.document).values())
         service = service_from(
             args, None, definition, serviceName=args.name, schedulingStrategy=strategy, createdAt=created
         )

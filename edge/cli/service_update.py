@@ -7,7 +7,9 @@ from edge.cli.service_options import add_service_options, service_from
 from edge.cli.session import add_device_option, opened
 from edge.fleet.device_work import adding_work, find_service
 from edge.fleet.devices import the_device
+from edge.fleet.secrets import require_secrets
 from edge.fleet.task_definitions import find
+from edge.model.secrets import secrets_of
 
 HELP = """\
 Change a service; what is not said stays. Another task definition is a deployment: it must become healthy in its time,
@@ -34,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         device = the_device(fleet, args.device)
         known = find_service(fleet.database, device, args.name)
         definition = find(fleet.database, args.task_definition or known.task_definition)
+        require_secrets(fleet.database, secrets_of(definition.document).values())
         service = service_from(args, known, definition)
         change_work(args, fleet, device, adding_work(device, service, new=False), f"service {args.name}")
     return 0

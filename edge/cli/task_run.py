@@ -15,9 +15,11 @@ from edge.fleet.devices import DeviceRecord, the_device
 from edge.fleet.folder import Fleet
 from edge.fleet.observing import observe
 from edge.fleet.publishing import publish_newest
+from edge.fleet.secrets import require_secrets
 from edge.fleet.task_definitions import RegisteredTaskDefinition, find
 from edge.fleet.tasks import adding, find_task, next_revision
 from edge.fleet.watching import TaskWatch, ran_to_its_end, reason_of
+from edge.model.secrets import secrets_of
 from edge.model.topics import Topics
 from edge.model.trust import Role
 
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     with opened(args) as fleet:
         device = the_device(fleet, args.device)
         definition = find(fleet.database, args.task_definition)
+        require_secrets(fleet.database, secrets_of(definition.document).values())
         signers = fleet.signers(Role.DESIRED_STATE)
         # Connected first: when the broker is away nothing is assigned that would start by surprise later.
         with connected(args, fleet) as link:

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 import tomllib
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import locks
+from edge import locks, managed_runtime
 from edge.errors import EdgeError, EngineError, InvalidInputError, NotFoundError, RefusedError, StoreError
 from edge.fd_store import check_socket_path
 from edge.files import make_folder
@@ -59,8 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. Containers go on when it ends, however it ends."""
-    agent = (sys.executable, "-m", "edge", "agent", "run", "--config", str(args.config.absolute()))
+    agent = (*managed_runtime.program(), "agent", "run", "--config", str(args.config.absolute()))
     return run_with(args, agent, _print)
+
+
+def _resume_update(config: Path, state_dir: Path) -> None:
+    """Let an update that was cut off be judged: by the version that proved itself, in a session of its own."""
+    base = managed_runtime.managed_base()
+    if base is None or not managed_runtime.is_update_open(state_dir):
+        return
+    program = managed_runtime.updater(base, config)
+    with suppress(OSError):
+        # It must outlive us, and is nobody's to wait for.
+        subprocess.run(("setsid", "--fork", *program), stdin=subprocess.DEVNULL, check=False)  # noqa: S603, S607
 
 
 def run_with(args: argparse.Namespace, agent: Sequence[str], log: Callable[[str], None]) -> int:
@@ -83,6 +95,7 @@ def run_with(args: argparse.Namespace, agent: Sequence[str], log: Callable[[str]
             children = _children(podman, agent, args.podman_idle_seconds, listening.fileno())
             if lazy:
                 children = (_image_service(config), *children)
+            _resume_update(args.config.absolute(), config.state_dir)
             supervisor = Supervisor(children, config.state_dir / "run", log)
             supervisor.run(lambda: log(f"edge is up: agent and Podman (on {config.podman_socket})"))
         finally:
@@ -177,7 +190,7 @@ def images_dir(config: UpConfig) -> Path:
 def _image_service(config: UpConfig) -> Child:
     env = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILDREN}
     where = ("--state-dir", str(images_dir(config)), "--socket", str(config.images_socket))
-    return Child("images", (sys.executable, "-m", "edge", "images", "serve", *where), env)
+    return Child("images", (*managed_runtime.program(), "images", "serve", *where), env)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from edge.errors import InvalidInputError
 from edge.model.documents import MAXIMUM_TASKS, DesiredState, DesiredStatus, DesiredTask
+from edge.model.secrets import DesiredSecret
 from edge.model.service_documents import DesiredSchedule, DesiredService
 from edge.model.task import Origin
 
@@ -69,6 +70,7 @@ def compose(  # noqa: PLR0913 - the parts of the document
     definitions: Mapping[str, dict[str, Any]],
     services: Sequence[DesiredService] = (),
     schedules: Sequence[DesiredSchedule] = (),
+    secrets: Sequence[DesiredSecret] = (),
 ) -> DesiredState:
     """Return the whole of what the device should run.
 
@@ -91,6 +93,7 @@ def compose(  # noqa: PLR0913 - the parts of the document
         tasks=[_desired(task) for task in present],
         services=list(services),
         schedules=list(schedules),
+        secrets=list(secrets),
     )
 
 

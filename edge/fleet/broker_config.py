@@ -10,6 +10,11 @@ certificate's organization: with `edge/v1/+/%u/…` a device could publish into 
 devices of one name in two clusters would be one. It also means that a certificate of the fleet's CA alone opens
 nothing: a device that was removed keeps none of its rights.
 
+A third listener is for devices that have no certificate yet, where it is asked for. There an activation's user name and
+password are enough, and for nothing but its own two topics. The client id is the user name here too: a free one could
+take over a device's session. Devices that enrol by one activation at the same moment so interrupt one another; they try
+again.
+
 Mosquitto grants every SUBSCRIBE; what counts is that nothing is delivered. Every option here exists in Mosquitto
 2.0.11 (Debian 12) and later 2.0 releases: https://mosquitto.org/man/mosquitto-conf-5.html.
 """
@@ -21,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import InvalidInputError
+from edge.model.enrollment import ActivationId
 from edge.model.identifiers import check_name
 from edge.model.topics import EVENT_KINDS, ROOT, Topics
 
@@ -32,6 +38,7 @@ _DEVICE_WRITES: Final = (
     "reported",
     "status",
     "birth",
+    "profiles",
     "head/ask",
     "cert/ask",
     "res/+/+",
@@ -39,6 +46,8 @@ _DEVICE_WRITES: Final = (
     "tel/+",
     "stream/+/out",
 )
+_MOST_ENROLLING: Final = 100
+"""Connections at once to the listener that everybody can reach."""
 _PLAIN: Final = re.compile(r"^[^\x00-\x1f\x7f]+$")
 
 
@@ -55,6 +64,8 @@ class BrokerConfig:
         max_inflight_messages: For each client.
         max_queued_messages, max_queued_bytes: Likewise. Beyond, Mosquitto drops the newest, though it has acknowledged
             them: this is for the minute in which the collector's session outlives its connection.
+        enrollment_port: Of the listener for devices that have no certificate yet; None for none.
+        password_file: Of the activations, with that listener.
         user: The account Mosquitto changes to when started as root.
     """
 
@@ -64,6 +75,8 @@ class BrokerConfig:
     acl_file: Path
     device_port: int = 8883
     operator_port: int = 8884
+    enrollment_port: int | None = None
+    password_file: Path | None = None
     address: str = ""
     persistence_dir: Path | None = None
     crl_file: Path | None = None
@@ -88,6 +101,7 @@ def mosquitto_conf(config: BrokerConfig) -> str:
         "per_listener_settings false",
         "allow_anonymous false",
         f"acl_file {config.acl_file}",
+        *([] if config.password_file is None else [f"password_file {config.password_file}"]),
         f"user {config.user}",
         f"max_packet_size {config.max_packet_size}",
         f"max_inflight_messages {config.max_inflight_messages}",
@@ -105,6 +119,7 @@ def mosquitto_conf(config: BrokerConfig) -> str:
         *_listener(config, config.device_port),
         "use_username_as_clientid true",
         *_listener(config, config.operator_port),
+        *_enrollment_listener(config),
     ]
     for line in lines:
         if not _PLAIN.fullmatch(line):
@@ -124,21 +139,38 @@ def _persistence(config: BrokerConfig) -> list[str]:
 
 def _listener(config: BrokerConfig, port: int) -> list[str]:
     return [
+        *_tls_listener(config, port),
+        *([] if config.crl_file is None else [f"crlfile {config.crl_file}"]),
+        "require_certificate true",
+        "use_identity_as_username true",
+    ]
+
+
+def _enrollment_listener(config: BrokerConfig) -> list[str]:
+    if config.enrollment_port is None or config.password_file is None:
+        return []
+    return [
+        *_tls_listener(config, config.enrollment_port),
+        "require_certificate false",
+        "use_username_as_clientid true",
+        f"max_connections {_MOST_ENROLLING}",
+    ]
+
+
+def _tls_listener(config: BrokerConfig, port: int) -> list[str]:
+    return [
         f"listener {port} {config.address}".rstrip(),
         "protocol mqtt",
         # No tls_version: TLS 1.2 and newer.
         f"cafile {config.ca_file}",
         f"certfile {config.cert_file}",
         f"keyfile {config.key_file}",
-        *([] if config.crl_file is None else [f"crlfile {config.crl_file}"]),
-        "require_certificate true",
-        "use_identity_as_username true",
         "max_qos 1",
     ]
 
 
-def acl_file(devices: Iterable[tuple[str, str]]) -> str:
-    """Return the access list for `(cluster, device)` pairs.
+def acl_file(devices: Iterable[tuple[str, str]], activations: Iterable[ActivationId] = ()) -> str:
+    """Return the access list for `(cluster, device)` pairs, and for activations.
 
     Never empty and never without a `user` line, so that nobody gets a right that is not written here.
 
@@ -157,6 +189,7 @@ def acl_file(devices: Iterable[tuple[str, str]]) -> str:
             )
         seen[device] = cluster
         blocks.append(_device_block(Topics(cluster, device)))
+    blocks += [_activation_block(activation) for activation in activations]
     return "\n".join(blocks)
 
 
@@ -165,3 +198,8 @@ def _device_block(topics: Topics) -> str:
     reads = [f"topic read {branch}/{channel}" for channel in _DEVICE_READS]
     writes = [f"topic write {branch}/{channel}" for channel in _DEVICE_WRITES]
     return "\n".join([f"user {topics.device}", *reads, *writes]) + "\n"
+
+
+def _activation_block(activation: ActivationId) -> str:
+    topics = activation.topics
+    return f"user {activation.user}\ntopic write {topics.request}\ntopic read {topics.answer}\n"

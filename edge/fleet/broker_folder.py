@@ -9,14 +9,20 @@ from typing import Final
 
 from edge.errors import StoreError
 from edge.files import store_error, write_atomically
+from edge.fleet.activations import Activation, list_activations
 from edge.fleet.broker_config import BrokerConfig, acl_file, mosquitto_conf
+from edge.fleet.broker_passwords import password_file
 from edge.fleet.database import Database
 from edge.fleet.devices import list_devices
 from edge.fleet.folder import Fleet
 from edge.fleet.identities import open_authority, revocation_list
 
 _REVOKED: Final = "revoked.pem"
+_PASSWORDS: Final = "passwords"
 _SETTING: Final = "broker_folder"
+_ENROLLMENT_SETTING: Final = "enrollment_port"
+ENROLLMENT_PORT: Final = 8885
+"""Next to the others; a device that enrols asks there when nothing else is said."""
 _ALWAYS: Final = ("localhost", "127.0.0.1", "::1")
 """An operator on the broker's own machine comes by loopback."""
 
@@ -28,13 +34,15 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
     *,
     names: Sequence[str] = (),
     address: str = "",
+    enrollment_port: int | None = None,
     user: str = "mosquitto",
     log_file: Path | None = None,
 ) -> BrokerConfig:
     """Write everything Mosquitto needs into `folder` and remember the folder for later devices.
 
     The server's certificate names the hosts that the fleet was made with, loopback, and `names`. It is made anew each
-    time; Mosquitto must be restarted to use it. Files Mosquitto reads as its own user are given to that user when
+    time; Mosquitto must be restarted to use it. With `enrollment_port` there is a listener for devices that have no
+    certificate yet, without it none. Files Mosquitto reads as its own user are given to that user when
     this runs as root.
 
     Raises:
@@ -49,6 +57,8 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
         acl_file=folder / "acl",
         device_port=fleet.settings.broker.port,
         operator_port=fleet.settings.operator.port,
+        enrollment_port=enrollment_port,
+        password_file=None if enrollment_port is None else folder / _PASSWORDS,
         address=address,
         persistence_dir=folder / "data",
         crl_file=folder / _REVOKED,
@@ -64,20 +74,19 @@ def write_broker_folder(  # noqa: PLR0913 - each an option of the command
         _write(config.key_file, identity.key, 0o600, user)
         _write(config.cert_file, identity.certificate, 0o644, user)
         _write(config.ca_file, _read(fleet.folder.ca_certificate), 0o644, user)
-        _write(config.acl_file, _acl(fleet.database), 0o600, user)
-        _write(folder / _REVOKED, revocation_list(fleet, moment), 0o644, user)
+        _write_lists(fleet, folder, moment, user)
         _write(folder / "mosquitto.conf", text.encode(), 0o644, user)
         _give(folder / "data", user)
     except OSError as error:
         raise store_error(f"cannot write into {folder}", error) from error
-    _remember(fleet.database, folder, user)
+    _remember(fleet.database, folder, user, enrollment_port)
     return config
 
 
 def refresh_access_list(fleet: Fleet, moment: datetime) -> Path | None:
-    """Write the access list and the revocation list anew after devices came or went.
+    """Write the access list, the revocation list and the passwords anew after devices or activations came or went.
 
-    Returns the access list, or None when both are kept elsewhere. Mosquitto reads them at SIGHUP.
+    Returns the access list, or None when they are kept elsewhere. Mosquitto reads them at SIGHUP.
     """
     row = fleet.database.row("SELECT value FROM settings WHERE key = ?", (_SETTING,))
     if row is None:
@@ -86,18 +95,38 @@ def refresh_access_list(fleet: Fleet, moment: datetime) -> Path | None:
     path = Path(folder) / "acl"
     if not path.parent.is_dir():
         return None
-    _write(path, _acl(fleet.database), 0o600, user)
-    _write(path.with_name(_REVOKED), revocation_list(fleet, moment), 0o644, user)
+    _write_lists(fleet, path.parent, moment, user)
     return path
 
 
-def _remember(database: Database, folder: Path, user: str) -> None:
+def enrollment_port(database: Database) -> int | None:
+    """Return where the broker takes devices that have no certificate yet; None when it was not told to."""
+    row = database.row("SELECT value FROM settings WHERE key = ?", (_ENROLLMENT_SETTING,))
+    return int(row["value"]) if row is not None and row["value"] else None
+
+
+def _remember(database: Database, folder: Path, user: str, port: int | None) -> None:
+    values = {_SETTING: f"{user}:{folder}", _ENROLLMENT_SETTING: "" if port is None else str(port)}
     with database.transaction():
-        database.change("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (_SETTING, f"{user}:{folder}"))
+        for pair in values.items():
+            database.change("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", pair)
 
 
-def _acl(database: Database) -> bytes:
-    return acl_file((record.cluster, record.device) for record in list_devices(database) if record.may_connect).encode()
+def _write_lists(fleet: Fleet, folder: Path, moment: datetime, user: str) -> None:
+    # Before the access list: who has no password any more shall not have rights for a moment longer.
+    let_in = [one for one in list_activations(fleet.database) if one.may_connect(moment)]
+    _write(folder / _PASSWORDS, _passwords(let_in), 0o600, user)
+    _write(folder / "acl", _acl(fleet.database, let_in), 0o600, user)
+    _write(folder / _REVOKED, revocation_list(fleet, moment), 0o644, user)
+
+
+def _acl(database: Database, activations: Sequence[Activation]) -> bytes:
+    devices = [(record.cluster, record.device) for record in list_devices(database) if record.may_connect]
+    return acl_file(devices, [one.id for one in activations]).encode()
+
+
+def _passwords(activations: Sequence[Activation]) -> bytes:
+    return password_file((one.id.user, one.password_hash) for one in activations).encode()
 
 
 def _write(path: Path, data: bytes, mode: int, user: str) -> None:

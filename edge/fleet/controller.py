@@ -7,10 +7,11 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from edge.errors import BrokerError, BrokerUnavailableError, EdgeError, StoreError
+from edge.fleet.enrollments import Enrollment, answer_enrollment
 from edge.fleet.folder import Fleet
 from edge.fleet.heads import answer_head
 from edge.fleet.identities import answer_request
-from edge.model.topics import ROOT, parse_device
+from edge.model.topics import ROOT, ActivationTopics, parse_device, parse_enrollment
 from edge.mqtt.broker import Broker, BrokerEvent, Connected, Disconnected, MessageReceived, Publication, Subscribed
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,22 @@ class Controller:
         answered, refused: Questions since the start.
     """
 
-    def __init__(self, broker: Broker, fleet: Fleet, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        fleet: Fleet,
+        now: Callable[[], datetime],
+        let_in: Callable[[Enrollment], None] = lambda _: None,
+    ) -> None:
+        """Answer over a connection that nobody else uses.
+
+        Args:
+            broker: The connection.
+            fleet: Whose devices.
+            now: Tells the time.
+            let_in: Makes the broker let a device in that has just been enrolled, before that device is told.
+        """
+        self._let_in = let_in
         self._broker = broker
         self._fleet = fleet
         self._now = now
@@ -59,7 +75,8 @@ class Controller:
         match event:
             case Connected():
                 branch = f"{ROOT}/{self._fleet.settings.cluster}/+"
-                self._broker.subscribe(((f"{branch}/head/ask", 1), (f"{branch}/cert/ask", 1)))
+                enrolling = f"{ROOT}/{self._fleet.settings.cluster}/_enroll/+/req"
+                self._broker.subscribe(((f"{branch}/head/ask", 1), (f"{branch}/cert/ask", 1), (enrolling, 1)))
             case Subscribed() if any(code >= _REFUSED for code in event.reason_codes):
                 raise BrokerError(
                     "the broker refuses the controller's subscription",
@@ -90,6 +107,9 @@ class Controller:
 
     def _answer_to(self, message: MessageReceived) -> tuple[str, bytes] | None:
         """Return the topic and the payload of an answer."""
+        activation = parse_enrollment(message.topic)
+        if activation is not None:
+            return self._enroll(activation, message)
         found = parse_device(message.topic)
         match found:
             case (device, "head/ask"):
@@ -98,3 +118,12 @@ class Controller:
                 return device.certificate, answer_request(self._fleet, device, message.payload, self._now())
             case _:
                 return None
+
+    def _enroll(self, activation: ActivationTopics, message: MessageReceived) -> tuple[str, bytes] | None:
+        if message.retain:
+            # Left by somebody who is gone; a device that waits asks again.
+            return None
+        answered = answer_enrollment(self._fleet, activation, message.payload, self._now())
+        if answered.enrolled is not None:
+            self._let_in(answered.enrolled)
+        return activation.answer, answered.payload

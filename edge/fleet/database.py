@@ -127,6 +127,53 @@ _MIGRATIONS: Final = (
         FROM devices WHERE certificate_serial <> '';
     ALTER TABLE devices ADD COLUMN revoked_at TEXT NOT NULL DEFAULT ''; -- no certificate of it counts since then
     """,
+    # Devices enrol by activation id and code. The code itself is kept nowhere.
+    """
+    CREATE TABLE activations (
+        activation TEXT PRIMARY KEY,
+        cluster TEXT NOT NULL,
+        request_key BLOB NOT NULL,   -- proves a device's requests
+        answer_key BLOB NOT NULL,    -- proves our answers
+        password_hash TEXT NOT NULL, -- of the password at the broker, as Mosquitto has it
+        device TEXT NOT NULL,        -- which name it is for; may have `*` in it
+        replaces INTEGER NOT NULL,   -- 1: for a device that is there already
+        approval INTEGER NOT NULL,   -- 1: an operator decides about each request
+        registration_limit INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        revoked_at TEXT NOT NULL DEFAULT ''
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE enrollments (
+        enrollment TEXT PRIMARY KEY, -- digest of the three that follow
+        activation TEXT NOT NULL REFERENCES activations,
+        device TEXT NOT NULL,
+        key_digest TEXT NOT NULL,    -- SHA-256 of the device's public key
+        status TEXT NOT NULL,        -- PENDING, APPROVED, DENIED or ENROLLED
+        requested_at TEXT NOT NULL,
+        decided_at TEXT NOT NULL DEFAULT '',
+        serial TEXT NOT NULL DEFAULT '',     -- of the certificate
+        certificate TEXT NOT NULL DEFAULT '' -- PEM
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX enrollments_of_activation ON enrollments (activation, status);
+    """,
+    # Secrets, and to which devices they are given.
+    """
+    CREATE TABLE secrets (
+        name TEXT PRIMARY KEY,
+        version INTEGER NOT NULL,
+        set_at TEXT NOT NULL,
+        value BLOB                 -- encrypted; null: removed, and the version is kept
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE device_secrets (  -- what its newest desired state names
+        cluster TEXT NOT NULL,
+        device TEXT NOT NULL,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,  -- 0: it was not given
+        PRIMARY KEY (cluster, device, name),
+        FOREIGN KEY (cluster, device) REFERENCES devices
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE devices ADD COLUMN secrets_key BLOB; -- X25519, signed by its certificate
+    """,
 )
 Row = sqlite3.Row
 """A row by column name; the database is nobody else's to import."""
@@ -137,13 +184,16 @@ _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 class Database:
     """An open fleet database; one thread uses it.
 
+    Attributes:
+        path: The file.
+
     Raises:
         StoreError: From every method: the file cannot be used; `StoreFullError` when the disk is full or read-only.
     """
 
     def __init__(self, path: Path, migrations: Sequence[str] = _MIGRATIONS) -> None:
         """Open the file, making it and bringing it up to date: each migration is a script, applied once, in order."""
-        self._path = path
+        self.path = path
         self._migrations = migrations
         with self._mapped():
             self._connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
@@ -209,7 +259,7 @@ class Database:
         version = self._version()
         if version > len(self._migrations):
             raise StoreError(
-                f"{self._path} was written by a newer version of edge (schema {version})",
+                f"{self.path} was written by a newer version of edge (schema {version})",
                 hint="Use that version, or a newer one.",
             )
         for script in self._migrations[version:]:
@@ -230,13 +280,13 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _FULL:
             return StoreFullError(
-                f"cannot write {self._path}: {error}", hint="Free some space or make it writable, then try again."
+                f"cannot write {self.path}: {error}", hint="Free some space or make it writable, then try again."
             )
         if code in _BROKEN:
-            return StoreError(f"{self._path} is damaged: {error}", hint="Put back a copy of the fleet folder.")
+            return StoreError(f"{self.path} is damaged: {error}", hint="Put back a copy of the fleet folder.")
         if code == sqlite3.SQLITE_BUSY:
-            return StoreError(f"{self._path} is in use by another edge command for 10 s", hint="Try again later.")
-        return StoreError(f"cannot use {self._path}: {error}")
+            return StoreError(f"{self.path} is in use by another edge command for 10 s", hint="Try again later.")
+        return StoreError(f"cannot use {self.path}: {error}")
 
 
 def _statements(script: str) -> Iterator[str]:

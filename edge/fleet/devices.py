@@ -17,6 +17,7 @@ class DeviceRecord:
         reported_revision: In force on the device when it last reported.
         desired: The newest desired state, sealed.
         revoked_at: Since when no certificate of it counts; empty for one that may connect.
+        secrets_key: The raw X25519 key to which its secrets are sealed; None until it has told it.
         published_trust: Version of the newest trust bundle that the broker acknowledged for it.
     """
 
@@ -31,6 +32,7 @@ class DeviceRecord:
     desired: bytes | None
     published_trust: int = 0
     revoked_at: str = ""
+    secrets_key: bytes | None = None
 
     @property
     def may_connect(self) -> bool:

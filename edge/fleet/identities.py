@@ -14,7 +14,8 @@ from edge.fleet.broker_config import OPERATOR
 from edge.fleet.clock import timestamp
 from edge.fleet.database import Database
 from edge.fleet.devices import DeviceRecord, find_device
-from edge.fleet.folder import Address, Fleet
+from edge.fleet.folder import Fleet
+from edge.model.agent_toml import agent_configuration
 from edge.model.documents import MAXIMUM_DOCUMENT_BYTES, CertificateIssued, CertificateRequest
 from edge.model.identifiers import check_name
 from edge.model.topics import Topics
@@ -38,7 +39,7 @@ def add_device(  # noqa: PLR0913 - each an option of the command
         RefusedError: The device, or an identity in `folder`, exists already, and `force` is not given.
         StoreError: Something cannot be written.
     """
-    cluster = fleet.settings.cluster
+    cluster, broker = fleet.settings.cluster, fleet.settings.broker
     if check_name("device", device) == OPERATOR:
         raise InvalidInputError(
             f"a device cannot be called {OPERATOR}", hint="The broker knows the operators by that name."
@@ -55,10 +56,10 @@ def add_device(  # noqa: PLR0913 - each an option of the command
         if isinstance(identity, Identity):
             write_atomically(folder / "device.key", identity.key)
         write_atomically(folder / "device.crt", identity.certificate, 0o644)
-        write_atomically(folder / "ca.crt", _read(fleet.folder.ca_certificate), 0o644)
-        write_atomically(folder / "trust.json", _read(fleet.folder.trust_bundle), 0o644)
-        write_atomically(folder / "agent.toml", agent_configuration(cluster, device, fleet.settings.broker), 0o644)
-        _store_identity(fleet.database, cluster, device, identity, moment)
+        write_atomically(folder / "ca.crt", read_file(fleet.folder.ca_certificate), 0o644)
+        write_atomically(folder / "trust.json", read_file(fleet.folder.trust_bundle), 0o644)
+        write_atomically(folder / "agent.toml", agent_configuration(cluster, device, broker.host, broker.port), 0o644)
+        store_identity(fleet.database, cluster, device, identity, moment)
     return find_device(fleet.database, cluster, device)
 
 
@@ -123,7 +124,7 @@ def renew_device(fleet: Fleet, cluster: str, device: str, request: bytes, moment
         if row is not None and row["some"] >= MOST_A_DAY:
             raise RefusedError(f"device {device} has had {row['some']} certificates within a day")
         identity = open_authority(fleet).sign_device(cluster, device, request, moment)
-        _store_identity(fleet.database, cluster, device, identity, moment)
+        store_identity(fleet.database, cluster, device, identity, moment)
     return identity.certificate
 
 
@@ -140,12 +141,13 @@ def open_authority(fleet: Fleet) -> Authority:
     Raises:
         StoreError: Its certificate or key cannot be read.
     """
-    return Authority(_read(fleet.folder.ca_certificate), _read(fleet.folder.ca_key))
+    return Authority(read_file(fleet.folder.ca_certificate), read_file(fleet.folder.ca_key))
 
 
-def _store_identity(
+def store_identity(
     database: Database, cluster: str, device: str, identity: Certificate | Identity, moment: datetime
 ) -> None:
+    """Note a device's new certificate: it is let in from the next access list on. Only inside a transaction."""
     expires_at = timestamp(identity.expires_at)
     database.change(
         "INSERT INTO devices (cluster, device, added_at, certificate_serial, certificate_expires_at)"
@@ -157,37 +159,6 @@ def _store_identity(
         "INSERT INTO certificates (serial, cluster, device, issued_at, expires_at) VALUES (?, ?, ?, ?, ?)",
         (identity.serial, cluster, device, timestamp(moment), expires_at),
     )
-
-
-def agent_configuration(cluster: str, device: str, broker: Address) -> bytes:
-    """Write a device's `agent.toml`; its relative paths are relative to the file."""
-    return f"""\
-version = 1
-
-[device]
-cluster = {json.dumps(cluster)}
-id = {json.dumps(device)}
-
-[broker]
-host = {json.dumps(broker.host)}
-port = {broker.port}
-ca_file = "ca.crt"
-cert_file = "device.crt"
-key_file = "device.key"
-keepalive_seconds = 60
-
-[trust]
-bundle = "trust.json"
-
-[storage]
-state_dir = "state"
-
-[podman]
-socket = "/run/podman/podman.sock"
-
-[policy]
-allow_privileged = false
-""".encode()
 
 
 def _refuse_existing(database: Database, cluster: str, device: str, folder: Path, *, force: bool) -> None:
@@ -212,7 +183,12 @@ def _make_folder(folder: Path) -> None:
         raise store_error(f"cannot make {folder}", error) from error
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Read a file of the fleet's folder.
+
+    Raises:
+        StoreError: It is missing, or cannot be read.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

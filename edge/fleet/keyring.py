@@ -20,7 +20,7 @@ from edge.fleet.database import Database, Row
 from edge.fleet.signing import CommandSigner, FileSigner, LateFileSigner
 from edge.model.envelope import Signer, key_id_of, open_envelope
 from edge.model.identifiers import check_name
-from edge.model.trust import BundleRole, Role, TrustBundle, TrustedSet, bundle_key, make_bundle
+from edge.model.trust import DOCUMENT_ROLES, BundleRole, Role, TrustBundle, TrustedSet, bundle_key, make_bundle
 
 FIRST_KEY: Final = "first"
 """Name of the key that `edge fleet init` makes."""
@@ -107,7 +107,7 @@ class Keyring:
             clusters=[cluster],
             issued_at=timestamp(moment),
             keys={key.key_id: bundle_key(key.public)},
-            roles=dict.fromkeys(Role, rule),
+            roles=dict.fromkeys(DOCUMENT_ROLES, rule),
         )
         self._store_key(key)
         self._store_bundle(1, make_bundle(bundle, [signer]))

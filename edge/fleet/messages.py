@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from edge.errors import InvalidInputError
 from edge.model.documents import MAXIMUM_DOCUMENT_BYTES, CommandResult, DeviceStatus, RevisionAck
+from edge.model.start_profile import StartProfile
+from edge.model.start_profiles_document import decode_profiles
 from edge.model.topics import Topics, parse_device
 
 
@@ -29,6 +31,14 @@ class Born:
 
     device: Topics
     document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilesTold:
+    """What a device's images read when they start."""
+
+    device: Topics
+    profiles: tuple[StartProfile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,9 @@ class LinkBack:
     """The connection is there again, with all its subscriptions."""
 
 
-DeviceMessage = Reported | Born | StatusTold | RevisionJudged | CommandAnswered | EventHappened | FramesStreamed
+DeviceMessage = (
+    Reported | Born | ProfilesTold | StatusTold | RevisionJudged | CommandAnswered | EventHappened | FramesStreamed
+)
 FleetMessage = DeviceMessage | Unreadable | LinkLost | LinkBack
 
 
@@ -118,6 +130,8 @@ def _typed(  # noqa: PLR0911 - one for each channel
             return Reported(device, document)
         case ["birth"]:
             return Born(device, document)
+        case ["profiles"]:
+            return ProfilesTold(device, decode_profiles(document))
         case ["status"]:
             return StatusTold(device, DeviceStatus.model_validate(document), retained)
         case ["desired", "ack"]:

@@ -1,10 +1,13 @@
 """What the broker has retained of devices, taken over into the fleet database before anything is decided."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from edge.fleet.devices import DeviceRecord
+from edge.errors import TrustError
+from edge.fleet.device_keys import learn_key
+from edge.fleet.devices import DeviceRecord, list_devices
 from edge.fleet.folder import Fleet
 from edge.fleet.link import FleetLink
 from edge.fleet.messages import (
@@ -15,6 +18,7 @@ from edge.fleet.messages import (
     FramesStreamed,
     LinkBack,
     LinkLost,
+    ProfilesTold,
     Reported,
     RevisionJudged,
     StatusTold,
@@ -22,7 +26,10 @@ from edge.fleet.messages import (
 )
 from edge.fleet.tasks import record_rejection, record_report
 from edge.model.documents import ConnectionState, DeviceStatus, RevisionAck, RevisionOutcome
+from edge.model.start_profile import StartProfile
 from edge.model.topics import Topics
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,6 +40,7 @@ class DeviceView:
     ack: RevisionAck | None = None
     report: dict[str, Any] = field(default_factory=dict)
     birth: dict[str, Any] = field(default_factory=dict)
+    profiles: tuple[StartProfile, ...] = ()
 
     @property
     def connection(self) -> str:
@@ -51,6 +59,8 @@ class DeviceView:
                 self.report = message.document
             case Born():
                 self.birth = message.document
+            case ProfilesTold():
+                self.profiles = message.profiles
             case StatusTold():
                 self.status = message.status
             case RevisionJudged():
@@ -76,6 +86,13 @@ def observe(link: FleetLink, fleet: Fleet, devices: Sequence[DeviceRecord]) -> d
     return views
 
 
+def reported_profiles(link: FleetLink, fleet: Fleet) -> list[StartProfile]:
+    """Return what the devices of a fleet said that their images read when they start."""
+    topics = [Topics(one.cluster, one.device).profiles for one in list_devices(fleet.database) if one.may_connect]
+    found = link.retained(fleet.settings.cluster, topics) if topics else []
+    return [profile for message in found if isinstance(message, ProfilesTold) for profile in message.profiles]
+
+
 def rejection_reason(ack: RevisionAck) -> str:
     """Say in one line why a device refused a revision."""
     told = "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in ack.errors)
@@ -98,6 +115,11 @@ def _view_of(message: FleetMessage, views: dict[str, DeviceView]) -> DeviceView 
 def _remember(fleet: Fleet, record: DeviceRecord, view: DeviceView) -> None:
     if view.report:
         record_report(fleet.database, record, view.report)
+    try:
+        learn_key(fleet, record, view.birth)
+    except TrustError as error:
+        # What was believed before stays; whoever carries messages may have made this up.
+        _log.warning("%s", error)
     ack = view.ack
     if ack is not None and ack.outcome is RevisionOutcome.REJECTED and ack.revision is not None:
         record_rejection(fleet.database, record, ack.revision, rejection_reason(ack), view.report)

@@ -200,15 +200,22 @@ def command_signer(command: Sequence[str], public_key: bytes) -> CommandSigner:
 def read_public_key(path: Path) -> bytes:
     """Return the raw public key of a PEM file (SubjectPublicKeyInfo, as `openssl pkey -pubout` writes it).
 
+    Of a P-256 key, as cosign makes them, the compressed point: such a key can sign images, and nothing else.
+
     Raises:
         NotFoundError, StoreError: It cannot be read.
-        InvalidInputError: It is no Ed25519 public key.
+        InvalidInputError: It is neither an Ed25519 nor a P-256 public key.
     """
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy, used here only
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        PublicFormat,
+        load_pem_public_key,
+    )
 
-    wrong = InvalidInputError(f"{path} is not an Ed25519 public key in PEM")
+    wrong = InvalidInputError(f"{path} is not an Ed25519 public key in PEM (or, for images, a P-256 one)")
     try:
         key = load_pem_public_key(path.read_bytes())
     except FileNotFoundError as error:
@@ -217,6 +224,8 @@ def read_public_key(path: Path) -> bytes:
         raise store_error(f"cannot read {path}", error) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise wrong from error
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     if not isinstance(key, Ed25519PublicKey):
         raise wrong
     return key.public_bytes_raw()

@@ -13,8 +13,10 @@ from edge.fleet.clock import timestamp
 from edge.fleet.database import Database, Row
 from edge.fleet.device_work import schedules_of, services_of
 from edge.fleet.devices import DeviceRecord, find_device
+from edge.fleet.secrets import seal_for
 from edge.model.documents import DESIRED_STATE_TYPE, DesiredStatus
 from edge.model.envelope import Signer, seal
+from edge.model.secrets import secrets_of
 
 STOPPED_TASKS_KEPT: Final = 1000
 """Of each device, the newest: `edge task describe` can tell of them."""
@@ -64,6 +66,7 @@ def next_revision(  # noqa: PLR0913 - what a revision is made of
         services, schedules = services_of(database, device), schedules_of(database, device)
         named = {one.task_definition for some in (tasks, services, schedules) for one in some}
         definitions = {key: task_definitions.find(database, key).document for key in named}
+        secrets = {secret for one in definitions.values() for secret in secrets_of(one).values()}
         state = compose(
             device.cluster,
             device.device,
@@ -73,6 +76,7 @@ def next_revision(  # noqa: PLR0913 - what a revision is made of
             definitions=definitions,
             services=services,
             schedules=schedules,
+            secrets=seal_for(database, known, secrets),
         )
         envelope = seal(json.dumps(state.to_wire(), separators=(",", ":")).encode(), DESIRED_STATE_TYPE, signers)
         database.change(

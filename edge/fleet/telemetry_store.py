@@ -149,6 +149,38 @@ class TelemetryStore:
                 if not there and (not since or record.time >= since) and (not until or record.time < until):
                     yield record
 
+    def lines(self, cluster: str, device: str, stream: str) -> list[tuple[int, int, bytes]]:
+        """Return `(epoch, number, record)` of a device's stream by epoch and number, to the byte; some may be twice."""
+        rows = self._database.rows(
+            "SELECT epoch, first, payload FROM batches WHERE cluster = ? AND device = ? AND stream = ?",
+            (cluster, device, stream),
+        )
+        found = [
+            (row["epoch"], number, line)
+            for row in rows
+            for number, line in enumerate(zlib.decompress(row["payload"]).split(b"\n"), row["first"])
+        ]
+        return sorted(found)
+
+    def lost(self, cluster: str, device: str, stream: str) -> list[tuple[int, int, int | None]]:
+        """Return `(epoch, first, last)` of what was told as lost, or was removed here for want of space."""
+        return [
+            (row["epoch"], row["first"], row["last"])
+            for table in ("gaps", "removed")
+            for row in self._database.rows(
+                f"SELECT epoch, first, last FROM {table}"  # noqa: S608 - one of our own two names
+                " WHERE cluster = ? AND device = ? AND stream = ?",
+                (cluster, device, stream),
+            )
+        ]
+
+    def devices(self, cluster: str, stream: str) -> list[str]:
+        """Return the devices of which there is something of a stream."""
+        rows = self._database.rows(
+            "SELECT DISTINCT device FROM batches WHERE cluster = ? AND stream = ? ORDER BY device", (cluster, stream)
+        )
+        return [row["device"] for row in rows]
+
     def newest(self) -> int:
         """Return the id of the newest batch, for `records(after=…)`."""
         [row] = self._database.rows("SELECT coalesce(max(id), 0) AS newest FROM batches")

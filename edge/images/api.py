@@ -4,8 +4,10 @@
     {"progress": {"done": 1048576, "total": 3482216}}            any number of them
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
-Operations: `prepare`, `import`, `list`, `remove`, `prune`, `protect`, `notes`, `older`. A connection asks one thing and
-is closed. The socket is root's alone: whoever may use it can make the device fetch images.
+Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`, `older`, `ready` (a
+container of `image` is ready, its start ends), `profiles` (of `imageId`, or all), `takeProfile` (`profile`).
+A connection asks one thing and is closed. The socket is root's alone: whoever may use it can make the device fetch
+images.
 """
 
 import json
@@ -22,10 +24,11 @@ from edge.ask import error_told
 from edge.errors import EdgeError, InvalidInputError
 from edge.fd_store import check_socket_path
 from edge.images.service import ImageService
+from edge.model.start_profile import MAX_PROFILE_BYTES, profile_of
 
 _log = logging.getLogger(__name__)
 
-_MAXIMUM_LINE: Final = 1 << 20
+_MAXIMUM_LINE: Final = MAX_PROFILE_BYTES + 4096
 _PROGRESS_SECONDS: Final = 0.2
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -109,7 +112,13 @@ def answer(service: ImageService, line: bytes, say: Say) -> Any:
 
 
 def _prepare(service: ImageService, asked: Mapping[str, Any], say: Say) -> Any:
-    return service.prepare(_text(asked, "image"), _text(asked, "architecture"), _progress(say)).to_json()
+    proven = asked.get("proven") is True
+    image, architecture = _text(asked, "image"), _text(asked, "architecture")
+    return service.prepare(image, architecture, _progress(say), proven=proven).to_json()
+
+
+def _sealed(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    return service.sealed(_text(asked, "imageId"))
 
 
 def _import(service: ImageService, asked: Mapping[str, Any], say: Say) -> Any:
@@ -134,6 +143,10 @@ def _list(service: ImageService, _asked: Mapping[str, Any], _say: Say) -> Any:
     return [status.to_json() for status in service.images()]
 
 
+def _indexes(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    return {digest: str(path) for digest, path in service.kept_indexes(_text(asked, "image")).items()}
+
+
 def _remove(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
     return service.remove(_text(asked, "image"), force=asked.get("force") is True).to_json()
 
@@ -147,6 +160,21 @@ def _protect(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
         raise InvalidInputError("protect: imageIds must be a list of image ids")
     service.protect(ids)
+    return None
+
+
+def _ready(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    found = service.ready(_text(asked, "image"))
+    return None if found is None else {"starts": found.starts, "ranges": len(found.ranges), "bytes": found.size}
+
+
+def _profiles(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    wanted = asked.get("imageId") or ""
+    return [found.to_json() for found in service.profiles() if wanted in {"", found.image_id}]
+
+
+def _take_profile(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    service.take_profile(profile_of(asked.get("profile")))
     return None
 
 
@@ -167,11 +195,16 @@ def _text(asked: Mapping[str, Any], key: str) -> str:
 
 _OPERATIONS: Final[Mapping[str, Callable[[ImageService, Mapping[str, Any], Say], Any]]] = {
     "prepare": _prepare,
+    "sealed": _sealed,
     "import": _import,
     "list": _list,
+    "indexes": _indexes,
     "remove": _remove,
     "prune": _prune,
     "protect": _protect,
     "notes": _notes,
     "older": _older,
+    "ready": _ready,
+    "profiles": _profiles,
+    "takeProfile": _take_profile,
 }

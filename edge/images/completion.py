@@ -267,9 +267,9 @@ class Completion:
         with pulse.changed:
             while not self._stopped:
                 wait = _QUIET_SECONDS - (time.monotonic() - pulse.last)
-                if not pulse.demands and wait <= 0:
+                if not pulse.busy and wait <= 0:
                     return
-                pulse.changed.wait(None if pulse.demands else max(wait, 0.01))
+                pulse.changed.wait(None if pulse.busy else max(wait, 0.01))
 
     def _throttle(self, layer: Layer) -> "_Throttle":
         return _Throttle(self._rate, lambda: self._between_pieces(layer))
@@ -287,7 +287,7 @@ class Completion:
     def _let_demand_pass(self) -> None:
         pulse = self._serving.pulse
         with pulse.changed:
-            pulse.changed.wait_for(lambda: not pulse.demands or self._stopped, timeout=20)
+            pulse.changed.wait_for(lambda: not pulse.busy or self._stopped, timeout=20)
 
     def _unpack(self, layer: Layer, work: str) -> None:
         facts = layer.facts
@@ -300,6 +300,8 @@ class Completion:
             "digest": facts.digest,
             "diff_id": facts.diff_id,
             "compression": facts.compression,
+            "own": facts.own,
+            "claims": self._serving.bundles.claims(facts.layer_id),
         }
         with heavy.Child() as child:
             child.do(work, arguments)

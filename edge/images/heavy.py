@@ -24,6 +24,7 @@ from edge.errors import EdgeError, EngineError, InvalidInputError, StoreError
 from edge.files import write_atomically
 from edge.images.delta.laying_out import lay_out
 from edge.images.delta.rebuilding import rebuild
+from edge.images.kept_index import OWN_SPAN_SIZE, keep_index
 from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import Descriptor
 from edge.images.oci.layout import OciLayout
@@ -34,13 +35,12 @@ from edge.images.soci.checkpoints import span_table
 from edge.images.soci.values import Compression, FileType, Ztoc
 from edge.images.soci.ztoc import read_ztoc
 from edge.images.span_file import write_span_file
+from edge.images.starts.pieces import Claims, load
 from edge.images.tree import write_tree
 from edge.images.unpack import DamagedLayerError, FalseIndexError, unpack
 
 _NICE: Final = 10
 _PIECE: Final = 512 * 1024
-_OWN_SPAN: Final = 1 << 20
-"""Of layers indexed here: they are whole already, so only memory and time per read count."""
 
 
 class Child:
@@ -100,11 +100,16 @@ def _error(told: Mapping[str, str]) -> EdgeError:
 def _index(arguments: Mapping[str, Any]) -> dict[str, int]:
     """A zTOC that was fetched becomes a tree and a table of spans."""
     folder = Path(arguments["folder"])
-    ztoc = read_ztoc((folder / "ztoc").read_bytes())
+    if "bundle" in arguments:
+        with Path(arguments["bundle"]).open("rb") as file:
+            file.seek(arguments["offset"])
+            ztoc = read_ztoc(file.read(arguments["length"]))
+    else:
+        ztoc = read_ztoc((folder / "ztoc").read_bytes())
     if ztoc.compressed_size != arguments["size"]:
         raise InvalidInputError(f"the zTOC is for a layer of {ztoc.compressed_size} bytes, not {arguments['size']}")
     result = _keep(folder, ztoc)
-    (folder / "ztoc").unlink()
+    (folder / "ztoc").unlink(missing_ok=True)
     return result
 
 
@@ -121,7 +126,7 @@ def _fetch(arguments: Mapping[str, Any]) -> dict[str, int]:
         else RegistryClient(Registries.of_host(os.environ), os.environ)
     )
     try:
-        with path.open("ab+") as file, LayerIndexer(compression, span_size=_OWN_SPAN) as indexer:
+        with path.open("ab+") as file, LayerIndexer(compression, span_size=OWN_SPAN_SIZE) as indexer:
             done = told = _feed_again(file, indexer)
             for piece in source.chunks(reference, blob, done, size - done):
                 file.write(piece)
@@ -178,15 +183,28 @@ def _keep(folder: Path, ztoc: Ztoc) -> dict[str, int]:
 def _unpack(arguments: Mapping[str, Any]) -> dict[str, int]:
     os.nice(_NICE)
     folder = Path(arguments["folder"])
-    unpack(
+    files = unpack(
         folder / "blob",
         folder / "tree",
         Path(arguments["target"]),
         digest=arguments["digest"],
         diff_id=arguments["diff_id"],
         gzip=bool(arguments["compression"]),
+        claims=_claims(arguments),
     )
+    if arguments["own"]:
+        keep_index(folder, files)
     return {}
+
+
+def _claims(arguments: Mapping[str, Any]) -> Claims | None:
+    try:
+        pieces = load(Path(arguments["claims"])) if arguments["claims"] else {}
+    except StoreError:
+        # Damaged since: then nothing of it is shown any more.
+        return None
+    found = pieces.get(Path(arguments["folder"]).name)
+    return Claims(found) if found is not None else None
 
 
 def _recipe(arguments: Mapping[str, Any]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The layers this service has, on disk: what each is, its tree, its spans and what has arrived of it.
 
-    layers/<layer id>/layer.json  tree  spans  blob  blob.map
+    layers/<layer id>/layer.json  tree  spans  blob  blob.map  ztoc.gz
                       recipe  recipe.from  chunks  older      instead of spans: what is taken from older layers
     unpacked/<layer id>/          plain files, once everything has arrived
     slots                         the number the next layer gets
@@ -40,6 +40,9 @@ class LayerFacts:
         source: A reference by digest of an image that has it, for fetching.
         below: The layer ids of the layers below it, the nearest first.
         head: Hexadecimal; the blob's bytes before its first span, which no span has.
+        own: It came without an index, and was indexed here.
+        sealed: Everything read of it is what its digest says, from the first byte on: it came whole, or by an index
+            that a proven manifest names. Of another one that is so once it is unpacked.
     """
 
     layer_id: str
@@ -52,6 +55,8 @@ class LayerFacts:
     source: str
     below: tuple[str, ...] = ()
     head: str = ""
+    own: bool = False
+    sealed: bool = False
 
 
 class LayerFolders:

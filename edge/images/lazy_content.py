@@ -56,7 +56,7 @@ class LazyContent:
     """`Content` of one layer.
 
     Args:
-        layer_id: Told in messages, and the key of its inflated spans.
+        layer_id: Told in messages.
         table: Its spans.
         cache: Where fetched ones are kept.
         inflated: Shared by all layers.
@@ -93,6 +93,8 @@ class LazyContent:
         self._under_way: set[int] = set()
         self._awaited: set[int] = set()
         self._wanted = bytearray(len(table.spans))
+        # Not the layer's id: the same layer may come again with another table of spans.
+        self._own = object()
         self.damaged = 0
 
     # --- Content
@@ -102,7 +104,7 @@ class LazyContent:
         start = file.offset + offset
         parts = []
         for span in self.table.covering(start, start + size):
-            data = self._inflated.get((self.layer_id, span.number))
+            data = self._inflated.get((self._own, span.number))
             if data is None:
                 return None
             parts.append(_cut(span, data, start, start + size))
@@ -117,7 +119,7 @@ class LazyContent:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _inflate(self, span: Span) -> memoryview:
-        key = (self.layer_id, span.number)
+        key = (self._own, span.number)
         for _ in range(_TRIES):
             found = self._inflated.get(key)
             if found is not None:
@@ -186,7 +188,7 @@ class LazyContent:
         self.cache.drop(span.number)
 
     def _has(self, number: int) -> bool:
-        return self.cache.has(number) or self._inflated.has((self.layer_id, number))
+        return self.cache.has(number) or self._inflated.has((self._own, number))
 
     def _require(self, spans: tuple[Span, ...]) -> None:
         """Return when all have come. On a full disk they may be gone again by then.
@@ -370,7 +372,7 @@ class LazyContent:
 
     def _keep(self, span: Span, data: bytes, inflated: memoryview | None) -> None:
         if inflated is not None:
-            self._inflated.put((self.layer_id, span.number), inflated)
+            self._inflated.put((self._own, span.number), inflated)
         try:
             self.cache.put(span, data)
         except StoreError as error:

@@ -5,12 +5,21 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import Condition
 from typing import Final
 
-from edge.errors import EdgeError, ImagePullError, InvalidInputError, RegistryUnavailableError, TransientError
+from edge.errors import (
+    EdgeError,
+    EngineUnavailableError,
+    ImagePullError,
+    InvalidInputError,
+    RegistryUnavailableError,
+    StoreError,
+    TransientError,
+)
 from edge.files import store_error, write_atomically
 from edge.images import heavy
 from edge.images.delta.fetching import RecipeSource, fetch_recipe
@@ -35,6 +44,11 @@ from edge.images.soci.manifests import (
 from edge.images.soci.prefetch import SpanRange, read_prefetch
 from edge.images.soci.ztoc import MAX_ZTOC_BYTES
 from edge.images.span_file import open_span_file
+from edge.images.starts import late_windows
+from edge.images.starts.artifact import find_bundles
+from edge.images.starts.bundle import ARTIFACT_TYPE, entry_of
+from edge.images.starts.bundle_fetch import ArrivingBundle
+from edge.images.starts.pieces import Payload
 from edge.images.unpack import DamagedLayerError, check_kind
 
 _log = logging.getLogger(__name__)
@@ -52,6 +66,7 @@ class MadeImage:
 
     Attributes:
         first: Which spans to fetch first, by layer id, as the index's prefetch artifacts have them.
+        payload: What its start bundle brings, if it has one.
     """
 
     image: ImageRecord
@@ -59,18 +74,25 @@ class MadeImage:
     manifest: bytes
     configuration: bytes
     first: tuple[tuple[str, tuple[SpanRange, ...]], ...] = ()
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An image as its registry or layout describes it; `layout` is empty for a registry."""
+    """An image as its registry or layout describes it; `layout` is empty for a registry.
+
+    Attributes:
+        index: Finds its index, asking the registry when it is first called.
+    """
 
     reference: ImageReference
     pinned: ImageReference
     manifest: Manifest
     configuration: Configuration
-    index: SociIndex | None
+    index: Callable[[], SociIndex | None]
     layout: str = ""
+    proven: bool = False
+    bundle: ArrivingBundle | None = None
 
 
 class Maker:
@@ -100,10 +122,17 @@ class Maker:
         self._settled = Condition()
         self._in_work: set[str] = set()
 
-    def make(self, text: str, architecture: str, progress: Progress) -> MadeImage:
+    def make(self, text: str, architecture: str, progress: Progress, *, proven: bool = False) -> MadeImage:
         """Do all that is needed before a container can be created from the image.
 
+        Args:
+            text: Its reference.
+            architecture: As OCI names it.
+            progress: Told of bytes.
+            proven: Its manifest is proven: only an index that the manifest names may say what its files are.
+
         Raises:
+            EngineUnavailableError: A layer of a proven image is here from another one, and not proved yet.
             InvalidInputError: It cannot be served from here; an ordinary pull may have it.
             ImagePullError: The registry has no such image for this architecture, or does not let us have it.
             RegistryUnavailableError: The registry is away.
@@ -114,11 +143,32 @@ class Maker:
         with heavy.Child() as child, ThreadPoolExecutor(1) as beside:
             manifest = self._client.image(reference, architecture)
             pinned = reference.at(manifest.digest)
-            looking = beside.submit(self._find_index, pinned, manifest)
-            configuration = self._client.configuration(reference, manifest)
+            # What is asked on this thread goes over the connection that is open already.
+            configuring = beside.submit(self._client.configuration, reference, manifest)
+            # Anybody who may push to the repository can refer to the manifest; what it names itself is part of it.
+            referring = () if proven else self._referrers(pinned, manifest)
+            configuration = configuring.result()
             _check(text, architecture, manifest, configuration)
-            found = _Found(reference, pinned, manifest, configuration, looking.result())
-            return self._make_layers(found, child, progress)
+            index = cache(lambda: self._find_index(pinned, manifest, referring))
+            # An update takes little more than what changed; a bundle would bring what is here already.
+            updates = not proven and self._updates(pinned, configuration, index)
+            bundle = None if updates else self._find_bundle(pinned, manifest, referring, configuration)
+            try:
+                payload = self._start_bundle(bundle, configuration)
+                found = _Found(
+                    reference,
+                    pinned,
+                    manifest,
+                    configuration,
+                    index,
+                    proven=proven,
+                    bundle=bundle if payload else None,
+                )
+                made = self._make_layers(found, child, progress)
+                return replace(made, payload=payload, first=() if payload is not None else made.first)
+            finally:
+                if bundle is not None:
+                    bundle.close()
 
     def take(self, path: Path, tag: str, name: str, architecture: str, progress: Progress) -> MadeImage:
         """Do the same from an OCI layout or archive; all of the image is here afterwards.
@@ -141,20 +191,24 @@ class Maker:
         manifest = layout.image(inside, architecture)
         configuration = layout.configuration(inside, manifest)
         _check(str(path), architecture, manifest, configuration)
-        found = _Found(reference, reference.at(manifest.digest), manifest, configuration, None, str(path.absolute()))
+        found = _Found(reference, reference.at(manifest.digest), manifest, configuration, _none, str(path.absolute()))
         with heavy.Child() as child:
             return self._make_layers(found, child, progress)
 
     def _make_layers(self, found: "_Found", child: heavy.Child, progress: Progress) -> MadeImage:
-        manifest, configuration, index = found.manifest, found.configuration, found.index
+        manifest, configuration, bundle = found.manifest, found.configuration, found.bundle
+        index = found.index() if bundle is None else None
         ids = chain_ids(configuration.diff_ids)
+        if found.proven:
+            self._check_sealed(ids)
         kinds = [check_kind(layer.media_type) for layer in manifest.layers]
         came, total = _Sum(progress), 0
         records: list[LayerRecord] = []
         wanted = [index.ztoc_of(layer.digest) if index is not None else None for layer in manifest.layers]
-        recipes = [_recipe_source(index, layer.digest) for layer in manifest.layers]
+        # A recipe that lies shows an older file until the DiffID tells: nothing of a proven image may be shown before.
+        recipes = [None if found.proven else _recipe_source(index, layer.digest) for layer in manifest.layers]
         for layer_id, layer, entry in zip(ids, manifest.layers, wanted, strict=True):
-            if layer_id not in self._serving.layers:
+            if layer_id not in self._serving.layers and bundle is None:
                 total += entry.blob.size if entry is not None else layer.size
         came.total = total
         for number, layer_id in enumerate(ids):
@@ -170,17 +224,28 @@ class Maker:
                 source=str(found.pinned),
                 below=tuple(reversed(ids[:number])),
             )
-            done = self._layer(facts, wanted[number], recipes[number], came, child, found.layout)
+            done = self._layer(facts, wanted[number], recipes[number], came, child, found)
             records.append(_record(done, configuration.created))
         names = tuple(dict.fromkeys((str(found.reference), str(found.pinned))))
         image = ImageRecord(configuration.image_id, manifest.digest, names, ids[-1], configuration.created)
         first = tuple(self._prefetches(found, ids))
         return MadeImage(image, tuple(records), manifest.data, configuration.data, first)
 
+    def _check_sealed(self, ids: Sequence[str]) -> None:
+        """Another image, of which nothing is proven, may have brought a layer of this id with an index of its own."""
+        for layer_id in ids:
+            there = self._serving.layers.get(layer_id)
+            if there is not None and not there.sealed:
+                raise EngineUnavailableError(
+                    f"layer {there.facts.digest[:19]} is here from another image, and not proved yet",
+                    reason="CannotPullContainerError",
+                )
+
     def _prefetches(self, found: "_Found", ids: Sequence[str]) -> Iterator[tuple[str, tuple[SpanRange, ...]]]:
         """What the index says is needed first. It is a hint: one that cannot be read is as none."""
         by_digest = {layer.digest: layer_id for layer, layer_id in zip(found.manifest.layers, ids, strict=True)}
-        for entry in found.index.prefetches if found.index is not None else ():
+        index = found.index() if found.bundle is None else None
+        for entry in index.prefetches if index is not None else ():
             layer = self._serving.layers.get(by_digest.get(entry.layer_digest, ""))
             if layer is None or not isinstance(layer.content, LazyContent) or not layer.content.cache.missing:
                 continue
@@ -193,12 +258,50 @@ class Maker:
 
     # --- the index
 
-    def _find_index(self, reference: ImageReference, manifest: Manifest) -> SociIndex | None:
+    def _referrers(self, reference: ImageReference, manifest: Manifest) -> tuple[Descriptor, ...]:
+        """What refers to the image and may help it start. That it cannot be asked for is as nothing."""
+        kinds = (ARTIFACT_TYPE, IndexVersion.COMPACT.value, IndexVersion.V1.value)
+        try:
+            return self._client.referrers(reference, manifest.digest, *kinds)
+        except TransientError:
+            raise
+        except EdgeError as error:
+            self._told(f"the index of {reference} cannot be used: {error}")
+            return ()
+
+    def _find_bundle(
+        self, reference: ImageReference, manifest: Manifest, found: Sequence[Descriptor], configuration: Configuration
+    ) -> ArrivingBundle | None:
+        """The newest one's head; its payload follows on the same connection. One that cannot be used is as none."""
+        entry = next(iter(find_bundles(found)), None)
+        # With all layers here there is nothing to be brought.
+        if entry is None or all(one in self._serving.layers for one in chain_ids(configuration.diff_ids)):
+            return None
+        try:
+            file = self._serving.bundles.temporary()
+            return ArrivingBundle(self._client, reference, manifest, entry_of(entry), file)
+        except EdgeError as error:
+            self._told(f"the start bundle {entry.digest[:19]} of {reference} is not used: {error}")
+            return None
+
+    def _start_bundle(self, bundle: ArrivingBundle | None, configuration: Configuration) -> Payload | None:
+        if bundle is None:
+            return None
+        ids, pulse = chain_ids(configuration.diff_ids), self._serving.pulse
+        try:
+            return bundle.start(configuration.image_id, ids, self._serving.bundles, pulse, self._told)
+        except StoreError as error:
+            self._told(f"the start bundle is not used: {error}")
+            return None
+
+    def _find_index(
+        self, reference: ImageReference, manifest: Manifest, found: Sequence[Descriptor]
+    ) -> SociIndex | None:
         """The compact one, version 2, which the manifest names, or version 1. One that cannot be used is as none."""
         try:
             named = index_digest_of(manifest.data)
             compact, old = IndexVersion.COMPACT.value, IndexVersion.V1.value
-            found = self._client.referrers(reference, manifest.digest, compact, old)
+            found = [one for one in found if one.artifact_type in {compact, old}]
             best = next((one.digest for one in found if one.artifact_type == compact or named is None), named)
             if best is None:
                 return None
@@ -210,6 +313,16 @@ class Maker:
             self._told(f"the index of {reference} cannot be used: {error}")
             return None
 
+    def _updates(
+        self, reference: ImageReference, configuration: Configuration, index: Callable[[], SociIndex | None]
+    ) -> bool:
+        """Whether there is an older image here, and recipes that say what of the new one is in it."""
+        ids = set(chain_ids(configuration.diff_ids))
+        if not any(layer_id not in ids for layer_id in self._older(reference)):
+            return False
+        found = index()
+        return found is not None and bool(found.recipes)
+
     # --- layers
 
     def _layer(  # noqa: PLR0913, PLR0917 - what a layer can be made from
@@ -219,23 +332,48 @@ class Maker:
         recipe: RecipeSource | None,
         came: "_Sum",
         child: heavy.Child,
-        layout: str,
+        found: "_Found",
     ) -> LayerFacts:
         with self._alone(facts.layer_id):
             there = self._serving.layers.get(facts.layer_id)
             if there is not None:
+                if found.proven:
+                    self._check_sealed((facts.layer_id,))
                 return there.facts
             made = self._folders.begin(facts.layer_id)
             if recipe is not None and (done := self._delta(made, facts, recipe, child)) is not None:
                 return done
+            if found.bundle is not None and not (made / "blob").exists():
+                try:
+                    return self._bundled(made, facts, found.bundle, child)
+                except InvalidInputError as error:
+                    self._told(f"the start bundle of layer {facts.digest[:19]} is not used: {error}")
+                    self._serving.bundles.remove(found.configuration.image_id)
+                    index = found.index()
+                    entry = index.ztoc_of(facts.digest) if index is not None else None
             if entry is not None and not (made / "blob").exists():
                 try:
-                    return self._indexed(made, facts, entry, came, child)
+                    return self._indexed(made, replace(facts, sealed=found.proven), entry, came, child)
                 except TransientError:
                     raise
                 except (InvalidInputError, NoRangeError) as error:
                     self._told(f"layer {facts.digest[:19]} is fetched whole: {error}")
-            return self._whole(made, facts, came, child, layout)
+            return self._whole(made, replace(facts, sealed=True), came, child, found.layout)
+
+    def _bundled(self, made: Path, facts: LayerFacts, bundle: ArrivingBundle, child: heavy.Child) -> LayerFacts:
+        """A layer whose files and spans a bundle lists; windows come when they are needed."""
+        layer = next(one for one in bundle.head.layers if one.digest == facts.digest)
+        offset, length = layer.toc
+        place = {"bundle": str(bundle.head_file), "offset": offset, "length": length}
+        result = child.do("index", {"folder": str(made), "size": facts.size, **place})
+        spans = open_span_file(made / "spans").spans
+        if spans[0].compressed_start != len(layer.head):
+            raise InvalidInputError(f"the first span begins at {spans[0].compressed_start}")
+        pieces = self._serving.bundles.pieces(facts.layer_id)
+        if pieces is not None and pieces.places and pieces.last > spans[-1].uncompressed_end:
+            raise InvalidInputError("it has a range outside the layer")
+        late_windows.mark(made, layer.ztoc)
+        return self._put(made, facts, result["content"], layer.head.hex())
 
     def _delta(self, made: Path, facts: LayerFacts, recipe: RecipeSource, child: heavy.Child) -> LayerFacts | None:
         """Make a layer from its recipe and older layers; None where that cannot be, or is not worth it."""
@@ -291,7 +429,7 @@ class Maker:
             if entry is not None and not (made / "blob").exists():
                 self._indexed(made, facts, entry, came, child, instead=True)
             else:
-                self._whole(made, facts, came, child, "", instead=True)
+                self._whole(made, replace(facts, sealed=True), came, child, "", instead=True)
 
     def _indexed(  # noqa: PLR0913 - what a layer is made from
         self,
@@ -335,21 +473,10 @@ class Maker:
                 raise InvalidInputError(f"{layout} is damaged: {error}", hint="Copy it again.") from error
             raise RegistryUnavailableError(str(error), reason="CannotPullContainerError") from error
         came.at(before + facts.size)
-        return self._put(made, facts, result["content"], "", instead=instead)
+        return self._put(made, replace(facts, own=True), result["content"], "", instead=instead)
 
     def _put(self, made: Path, facts: LayerFacts, content: int, head: str, *, instead: bool = False) -> LayerFacts:
-        known = LayerFacts(
-            facts.layer_id,
-            self._folders.next_slot(),
-            facts.digest,
-            facts.size,
-            facts.diff_id,
-            facts.compression,
-            content,
-            facts.source,
-            facts.below,
-            head,
-        )
+        known = replace(facts, slot=self._folders.next_slot(), content_size=content, head=head)
         if instead:
             # A slot of its own: what the kernel remembers of the former one is not asked of this one.
             self._folders.replace(made, known)
@@ -389,6 +516,10 @@ class Maker:
             with self._settled:
                 self._in_work.discard(layer_id)
                 self._settled.notify_all()
+
+
+def _none() -> None:
+    return None
 
 
 def _check(text: str, architecture: str, manifest: Manifest, configuration: Configuration) -> None:

@@ -12,7 +12,7 @@ the number of an entry of its tree. Slot 0 is the mount's own.
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -70,7 +70,11 @@ class ServedLayer:
 
 
 class OverlayNamespace:
-    """`FileSystem` over a changing set of layers. `add`, `change` and `remove` may be called from any thread."""
+    """`FileSystem` over a changing set of layers. `add`, `change` and `remove` may be called from any thread.
+
+    Attributes:
+        saw: Told of each read: layer, file, offset, size; None where nobody wants to know.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -79,6 +83,7 @@ class OverlayNamespace:
         self._by_link: dict[bytes, ServedLayer] = {}
         # Of the folders that are no layer's own; the kernel lists them anew when it is another.
         self._modified = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.saw: Callable[[ServedLayer, Record, int, int], None] | None = None
 
     def add(self, *layers: ServedLayer) -> None:
         """Serve layers; one that is served already is replaced, its former slot forgotten."""
@@ -196,7 +201,11 @@ class OverlayNamespace:
             return _file(layer, number)[offset : offset + size]
         record = _tree(layer).record(number - _FIRST)
         size = max(0, min(size, record.size - offset))
-        return b"" if size == 0 else _content(layer).ready(record, offset, size)
+        if size == 0:
+            return b""
+        if self.saw is not None:
+            self.saw(layer, record, offset, size)
+        return _content(layer).ready(record, offset, size)
 
     def read(self, node: int, offset: int, size: int) -> bytes | memoryview:
         """See `FileSystem`."""

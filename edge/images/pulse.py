@@ -3,6 +3,8 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _REMEMBERED: Final = 16
@@ -14,12 +16,14 @@ class Pulse:
 
     Attributes:
         demands: Reads that wait for the network now.
+        expected: Fetches under way of what a container will read soon.
         last: When the newest one ended, on the monotonic clock.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.demands = 0
+        self.expected = 0
         self.last = 0.0
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self._moved: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
@@ -40,6 +44,24 @@ class Pulse:
             self.demands -= 1
             self.last = time.monotonic()
             self.changed.notify_all()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """What is fetched meanwhile will be read soon: what nobody waits for leaves it the link."""
+        with self.changed:
+            self.expected += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.expected -= 1
+                self.last = time.monotonic()
+                self.changed.notify_all()
+
+    @property
+    def busy(self) -> bool:
+        """Somebody waits for the network, or will soon; read with `changed` held."""
+        return bool(self.demands or self.expected)
 
     def fetched(self, waited: float, count: int, took: float) -> None:
         """A request was answered: `waited` seconds for its first bytes, and `count` more bytes in `took` seconds."""

@@ -13,17 +13,29 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge import memory
-from edge.errors import EdgeError, NotFoundError, RefusedError, RegistryUnavailableError, StoreError, StoreFullError
+from edge.errors import (
+    EdgeError,
+    EngineUnavailableError,
+    NotFoundError,
+    RefusedError,
+    RegistryUnavailableError,
+    StoreError,
+    StoreFullError,
+)
 from edge.files import write_atomically
-from edge.images.completion import Completion
+from edge.images.completion import RESERVE_BYTES, Completion
 from edge.images.first_files import ImageLayer, read_first_files
 from edge.images.image_store import ImageRecord, ImageStore, set_aside
+from edge.images.kept_index import kept_index
 from edge.images.layers import LayerFolders, free_bytes
 from edge.images.lazy_content import READ_SECONDS
 from edge.images.making import MadeImage, Maker, Progress
 from edge.images.oci.client import RegistryClient
+from edge.images.oci.documents import host_architecture
 from edge.images.oci.references import ImageReference, parse_reference
 from edge.images.serving import Layer, Serving
+from edge.images.starts.learning import Starts
+from edge.model.start_profile import StartProfile
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +44,9 @@ _SAME_NOTE_SECONDS: Final = 60.0
 _UNUSED_SECONDS: Final = 20.0
 """After so long without a read, what was inflated goes: the kernel has what containers read in its page cache."""
 _LOW_SHARE: Final = 0.10
-_ENOUGH_SHARE: Final = 0.15
-"""Of the disk that is free: below the one, images that nobody needs go, until there is the other."""
+"""Of the disk: when less is free, images that nobody needs go."""
+_ENOUGH: Final = 1.5
+"""Times that: when so much is free, no more go."""
 
 
 class ImageState(StrEnum):
@@ -113,6 +126,7 @@ class ImageService:
         self._completion = Completion(
             self._folders, self._serving, self._unfinished, self._note, bytes_per_second, self._maker
         )
+        self._starts = Starts(root, self._serving, self._note)
         self._preparing = 0
         self._protected = _load_protected(root / "protected.json")
 
@@ -128,6 +142,7 @@ class ImageService:
             if any(layer.layer_id not in self._serving.layers for layer in self._store.chain(image.layer)):
                 self._note(f"image {image.image_id[:12]} has lost a layer and is removed from the store")
                 self._store.remove(image.image_id)
+        self._starts.tidy({image.image_id for image in self._store.images()})
         thread = self._serving.mount(environment)
         threading.Thread(target=self._stay_small, name="memory", daemon=True).start()
         self._completion.start()
@@ -144,26 +159,51 @@ class ImageService:
 
     # --- what can be asked
 
-    def prepare(self, reference: str, architecture: str, progress: Progress = lambda *_: None) -> ImageStatus:
+    def prepare(
+        self, reference: str, architecture: str, progress: Progress = lambda *_: None, *, proven: bool = False
+    ) -> ImageStatus:
         """Make an image startable, and go on fetching it.
 
         When its registry is away, the image of that name that is here will do, as with the ECS agent.
 
+        Args:
+            reference: The image; by digest, where it is proven.
+            architecture: As OCI names it.
+            progress: Told of bytes.
+            proven: Its manifest is proven, and so must be everything that is read of the image.
+
         Raises:
+            EngineUnavailableError: What is here of a proven image is not proved yet; it will be.
             InvalidInputError: It cannot be served from here; an ordinary pull may have it.
             EngineError: The registry does not have it, or does not answer.
             StoreError: There is no space, or the store is damaged.
         """
         here = self._named(reference)
         if here is not None and "@sha256:" in reference:
+            if proven and not self.sealed(here.image_id):
+                raise EngineUnavailableError(
+                    f"{reference} is here by an index that nobody has signed, and not proved yet",
+                    reason="CannotPullContainerError",
+                )
             return self._started(here)
         try:
-            return self._publish(lambda: self._maker.make(reference, architecture, progress))
+            return self._publish(lambda: self._maker.make(reference, architecture, progress, proven=proven))
         except RegistryUnavailableError as error:
             if here is None:
                 raise
             self._note(f"{reference} is used as it is here: {error}")
             return self._started(here)
+
+    def sealed(self, image_id: str) -> bool:
+        """Say whether everything that is read of an image is what its digests say, from the first byte on.
+
+        Of an image that is not here, Podman's own, it is so when it is so of all layers: it may share any of them.
+        """
+        with self._lock:
+            image = next((one for one in self._store.images() if one.image_id == image_id), None)
+            chain = self._store.chain(image.layer) if image is not None else self._store.layers()
+            layers = [self._serving.layers.get(one.layer_id) for one in chain]
+            return all(layer is None or layer.sealed for layer in layers)
 
     def take(
         self, path: Path, tag: str, name: str, architecture: str, progress: Progress = lambda *_: None
@@ -183,17 +223,17 @@ class ImageService:
             with self._lock:
                 self._preparing -= 1
         status = self._started(made.image)
+        known = self._starts.begins(made, self._layers(made.image))
         if made.first:
             self._completion.fetch_first(made.first)
-        else:
+        elif not known:
             threading.Thread(target=self._read_first_files, args=(made,), name="first files", daemon=True).start()
         return status
 
     def _read_first_files(self, made: MadeImage) -> None:
-        with self._lock:
-            chain = [self._serving.layers.get(one.layer_id) for one in self._store.chain(made.image.layer)]
-        served = [layer.served for layer in reversed(chain) if layer is not None]
-        layers = [ImageLayer(one.tree, one.content) for one in served if one.tree and one.content]
+        chain = self._layers(made.image)
+        served = [(layer.served.tree, layer.content or layer.served.content) for layer in reversed(chain)]
+        layers = [ImageLayer(tree, content) for tree, content in served if tree and content]
         try:
             read_first_files(layers, made.configuration)
         except EdgeError as error:
@@ -206,10 +246,27 @@ class ImageService:
         with self._lock:
             return self._status(image)
 
+    def _layers(self, image: ImageRecord) -> list[Layer]:
+        """An image's layers, the lowest first."""
+        with self._lock:
+            chain = [self._serving.layers.get(one.layer_id) for one in self._store.chain(image.layer)]
+        return [layer for layer in chain if layer is not None]
+
     def _named(self, reference: str) -> ImageRecord | None:
         with self._lock, suppress(EdgeError):
             return self._find(reference)
         return None
+
+    def kept_indexes(self, reference: str) -> dict[str, Path]:
+        """Return the indexes that were made here of an image's layers, by the layers' digests.
+
+        Raises:
+            NotFoundError: There is no such image.
+        """
+        with self._lock:
+            chain = self._store.chain(self._find(reference).layer)
+        paths = {layer.digest: kept_index(self._folders.folder(layer.layer_id)) for layer in chain}
+        return {digest: path for digest, path in paths.items() if path.exists()}
 
     def images(self) -> list[ImageStatus]:
         """Return all images."""
@@ -265,14 +322,40 @@ class ImageService:
                 write_atomically(self._root / "protected.json", json.dumps(sorted(wanted)).encode())
                 self._protected = wanted
 
-    def collect(self) -> None:
+    def ready(self, reference: str) -> StartProfile | None:
+        """A container of an image is ready: what was read till then is what its start reads.
+
+        Returns:
+            What is known of its starts now; None when this one was not recorded.
+
+        Raises:
+            NotFoundError: There is no such image.
+            StoreError: It cannot be kept.
+        """
+        with self._lock:
+            image = self._find(reference)
+        return self._starts.ready(image.image_id)
+
+    def profiles(self) -> list[StartProfile]:
+        """Return what is known of images' starts, the newest first."""
+        return self._starts.profiles.all()
+
+    def take_profile(self, profile: StartProfile) -> None:
+        """Take a profile from elsewhere; raises as `Starts.put`."""
+        self._starts.put(profile, f"linux/{host_architecture()}")
+
+    def collect(self, *, but_the_newest: bool = False) -> None:
         """Make space, if there is little: what nobody needs and was published first goes first."""
         with self._lock:
             free, size = free_bytes(self._root)
-            if free >= size * _LOW_SHARE:
+            # Of a small disk completion leaves more alone than a tenth: it must not wait for what is never collected.
+            low = max(size * _LOW_SHARE, min(RESERVE_BYTES, size / 4))
+            # While another image is made, layers of no image stay: removing images would free nothing.
+            if free >= low or self._preparing:
                 return
-            for image in self._store.images():
-                if free >= size * _ENOUGH_SHARE:
+            images = self._store.images()
+            for image in images[:-1] if but_the_newest else images:
+                if free >= low * _ENOUGH:
                     return
                 if image.image_id not in self._protected:
                     self._note(f"image {image.names[0] if image.names else image.image_id[:12]} is removed for space")
@@ -290,6 +373,8 @@ class ImageService:
         self.notes.append((now, text))
 
     def _unfinished(self) -> list[str]:
+        # Whoever has just asked for an image has not said yet that a task needs it.
+        self.collect(but_the_newest=True)
         with self._lock:
             images = self._store.images()
             wanted = [image for image in images if image.image_id in self._protected]
@@ -315,6 +400,7 @@ class ImageService:
 
     def _remove(self, image: ImageRecord) -> None:
         self._store.remove(image.image_id)
+        self._starts.forget(image.image_id)
         self._remove_orphans()
 
     def _remove_orphans(self) -> None:

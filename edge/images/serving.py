@@ -2,8 +2,10 @@
 
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -27,7 +29,9 @@ from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import Descriptor
 from edge.images.oci.references import ImageReference, parse_reference
 from edge.images.pulse import Pulse
-from edge.images.span_file import open_span_file
+from edge.images.starts import late_windows
+from edge.images.starts.pieces import BundledContent, Bundles
+from edge.images.starts.recorder import Recorder
 from edge.images.tree import LayerTree
 from edge.images.unpacked_content import UnpackedContent
 
@@ -61,6 +65,11 @@ class Layer:
         return 0 if self.content is None else self.content.wanted
 
     @property
+    def sealed(self) -> bool:
+        """Whether everything read of it is what its digest says."""
+        return self.facts.sealed or self.unpacked
+
+    @property
     def files(self) -> LazyContent | DeltaContent | UnpackedContent:
         """Where the bytes of its files are."""
         if self.content is not None:
@@ -87,9 +96,13 @@ class LayerBlob:
         """See `BlobSource`."""
         return self._client.chunks(self._reference, self._blob, offset, size)
 
+    def beside(self, blob: Descriptor, most: int) -> bytes:
+        """Return another blob of its repository, whole and verified; raises as `RegistryClient.blob`."""
+        return self._client.blob(self._reference, blob, most)
+
 
 class Serving:
-    """The layers of one store and their mount. Layers are added and changed by one thread at a time.
+    """The layers of one store and their mount. Usable from many threads.
 
     Args:
         root: The service's state directory.
@@ -113,11 +126,14 @@ class Serving:
         self._told = told
         self._read_seconds = read_seconds
         self._namespace = OverlayNamespace()
+        self.bundles = Bundles(root, told)
         self.inflated = InflatedSpans(memory.spare_bytes)
         self.pulse = Pulse()
         self.layers: Mapping[str, Layer] = {}
+        self._changing = threading.Lock()
         self._server: FuseServer | None = None
         self._read_ahead = 0
+        self._recorder: Recorder | None = None
 
     # --- the mount
 
@@ -163,15 +179,22 @@ class Serving:
         return thread
 
     def adapt_read_ahead(self) -> None:
-        """Read much at once where all bytes are here, and little where they must be fetched."""
+        """Read much at once where all bytes are here, and little where they must be fetched, or are recorded."""
         contents = [layer.content for layer in self.layers.values()]
         whole = all(content is None or not content.cache.missing for content in contents)
-        wanted = mount.READ_AHEAD_KIB if whole else mount.LAZY_READ_AHEAD_KIB
+        recorded = self._recorder is not None and self._recorder.busy
+        wanted = mount.READ_AHEAD_KIB if whole and not recorded else mount.LAZY_READ_AHEAD_KIB
         if self._server is not None and wanted != self._read_ahead:
             self._read_ahead = wanted
             mount.read_ahead(self.mount_point, wanted)
 
     # --- layers
+
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell it of each read from now on."""
+        self._recorder = recorder
+        recorder.changed = self.adapt_read_ahead
+        self._namespace.saw = recorder.saw
 
     def open_all(self) -> None:
         """Serve what is on disk."""
@@ -196,35 +219,40 @@ class Serving:
         if unpacked.is_dir():
             layer = self._unpacked(facts, served, unpacked)
         else:
-            delta = (folder / "chunks").exists()
-            content = self._delta(facts, folder, tree) if delta else self._lazy(facts, folder)
-            layer = Layer(facts, replace(served, content=content), content)
+            opened = self._delta if (folder / "chunks").exists() else self._lazy
+            layer = opened(facts, served, folder)
         self._put(layer)
         return layer
 
-    def _lazy(self, facts: LayerFacts, folder: Path) -> LazyContent:
-        table = open_span_file(folder / "spans")
-        return LazyContent(
+    def _lazy(self, facts: LayerFacts, served: ServedLayer, folder: Path) -> Layer:
+        blob = LayerBlob(self._client, facts)
+        table = late_windows.table_of(folder, blob.beside, self._told, self._read_seconds)
+        content = LazyContent(
             facts.layer_id,
             table=table,
             cache=BlobCache(folder, facts.size, len(table.spans)),
             inflated=self.inflated,
-            source=LayerBlob(self._client, facts),
+            source=blob,
             pulse=self.pulse,
             read_seconds=self._read_seconds,
             told=self._told,
         )
+        pieces = self.bundles.pieces(facts.layer_id)
+        seen = BundledContent(pieces, content, self.pulse, self._read_seconds) if pieces is not None else content
+        return Layer(facts, replace(served, content=seen), content)
 
-    def _delta(self, facts: LayerFacts, folder: Path, tree: LayerTree) -> DeltaContent:
+    def _delta(self, facts: LayerFacts, served: ServedLayer, folder: Path) -> Layer:
         table = read_chunk_file(folder / "chunks")
+        if served.tree is None:
+            raise AssertionError
         try:
             older = tuple((folder / "older").read_text(encoding="ascii").split())
         except (OSError, ValueError):
             # Nothing is found there then.
             older = ()
-        return DeltaContent(
+        content = DeltaContent(
             facts.layer_id,
-            tree=tree,
+            tree=served.tree,
             table=table,
             cache=BlobCache(folder, table.tar_size, table.count),
             older=OlderFiles(lambda: self.older_layers(older)),
@@ -234,6 +262,7 @@ class Serving:
             read_seconds=self._read_seconds,
             told=self._told,
         )
+        return Layer(facts, replace(served, content=content), content)
 
     def share_here(self, folder: Path, layer_ids: Iterable[str]) -> float:
         """Return how much of a layer that is being made is in older layers, going by paths and sizes."""
@@ -258,15 +287,20 @@ class Serving:
         """Let new containers use the plain directory; those that run keep what they have."""
         layer = self.layers[layer_id]
         self._put(self._unpacked(layer.facts, layer.served, self._folders.unpacked(layer_id)))
+        beside = (self.layers.get(one) for one in self.bundles.layers_beside(layer_id))
+        if all(one is None or one.unpacked for one in beside):
+            self.bundles.proved(layer_id)
 
     def close(self, layer_id: str) -> None:
         """Serve a layer no more."""
-        self._namespace.remove(layer_id)
-        self.layers = {key: layer for key, layer in self.layers.items() if key != layer_id}
+        with self._changing:
+            self._namespace.remove(layer_id)
+            self.layers = {key: layer for key, layer in self.layers.items() if key != layer_id}
 
     def _put(self, layer: Layer) -> None:
-        self._namespace.add(layer.served)
-        self.layers = {**self.layers, layer.facts.layer_id: layer}
+        with self._changing:
+            self._namespace.add(layer.served)
+            self.layers = {**self.layers, layer.facts.layer_id: layer}
         self.adapt_read_ahead()
 
 
@@ -279,6 +313,15 @@ def end_mount(root: Path, environment: Mapping[str, str]) -> None:
     """
     mount.unmount_idle(_mount_point(root))
     keeper.release(root / "keeper.json", environment)
+
+
+def prove_answers(root: Path) -> None:
+    """Ask the mount of `root` for a name that nobody has asked for; return once the service has answered.
+
+    The kernel remembers answers, so each question is a new one. It waits for ever where nobody answers.
+    """
+    with suppress(OSError):
+        os.lstat(_mount_point(root) / secrets.token_hex(16))
 
 
 def _mount_point(root: Path) -> Path:

@@ -18,6 +18,8 @@ from typing import Final
 from edge.errors import EdgeError, InvalidInputError, StoreError
 from edge.files import store_error
 from edge.images.soci.tar_scan import TarScanner
+from edge.images.soci.values import FileMetadata
+from edge.images.starts.pieces import Claims
 from edge.images.tree import LayerTree, Record, build_tree
 
 _PIECE: Final = 1 << 20
@@ -35,9 +37,16 @@ class FalseIndexError(DamagedLayerError):
 
 
 def unpack(  # noqa: PLR0913 - what a layer is
-    blob: Path, tree_file: Path, target: Path, *, digest: str, diff_id: str, gzip: bool
-) -> None:
-    """Write a layer's files into `target`, an empty directory, and sync it.
+    blob: Path,
+    tree_file: Path,
+    target: Path,
+    *,
+    digest: str,
+    diff_id: str,
+    gzip: bool,
+    claims: Claims | None = None,
+) -> list[FileMetadata]:
+    """Write a layer's files into `target`, an empty directory, sync it, and return its tar's members.
 
     Args:
         blob: The layer as the registry has it.
@@ -46,15 +55,18 @@ def unpack(  # noqa: PLR0913 - what a layer is
         digest: `sha256:…` of the blob.
         diff_id: `sha256:…` of the uncompressed tar.
         gzip: Whether the blob is compressed.
+        claims: What a start bundle said of the tar, and containers may have read.
 
     Raises:
         DamagedLayerError: A digest is wrong, or the blob does not inflate.
-        FalseIndexError: The tree is not the tar's.
+        FalseIndexError: The tree is not the tar's, or a bundle said otherwise than the tar.
         StoreError: The files cannot be written here.
     """
     whole = hashlib.sha256()
     pieces = _inflated(blob, whole, gzip=gzip)
-    unpack_pieces(pieces, tree_file, target, lambda diff: (("layer", whole, digest), ("tar", diff, diff_id)))
+    return unpack_pieces(
+        pieces, tree_file, target, lambda diff: (("layer", whole, digest), ("tar", diff, diff_id)), claims
+    )
 
 
 def unpack_pieces(
@@ -62,14 +74,16 @@ def unpack_pieces(
     tree_file: Path,
     target: Path,
     proofs: "Callable[[hashlib._Hash], Iterable[tuple[str, hashlib._Hash, str]]]",
-) -> None:
-    """Write a layer's files from its tar, as `unpack`.
+    claims: Claims | None = None,
+) -> list[FileMetadata]:
+    """Write a layer's files from its tar, and return its members, as `unpack`.
 
     Args:
         pieces: The tar, whole, in order; what it raises is raised.
         tree_file: As for `unpack`.
         target: As for `unpack`.
         proofs: Given the tar's digest, returns what has to have which digest.
+        claims: As for `unpack`.
 
     Raises:
         EdgeError: As `unpack`.
@@ -86,6 +100,8 @@ def unpack_pieces(
                 diff.update(piece)
                 scanner.feed(memoryview(piece))
                 writer.take(position, piece)
+                if claims is not None:
+                    claims.take(position, piece)
                 position += len(piece)
         except zlib.error as error:
             raise DamagedLayerError(f"{target.name} does not inflate: {error}") from error
@@ -95,11 +111,14 @@ def unpack_pieces(
         scanner.finish()
         if build_tree(scanner.files) != tree_file.read_bytes():
             raise FalseIndexError("the index lists other files than the layer has")
+        if claims is not None and claims.false is not None:
+            raise FalseIndexError(f"its start bundle holds other bytes at {claims.false} of the tar than the layer has")
         writer.close()
         _finish_nodes(tree, target)
         _sync(target)
     except OSError as error:
         raise store_error(f"cannot unpack into {target}", error) from error
+    return scanner.files
 
 
 def _inflated(blob: Path, whole: "hashlib._Hash", *, gzip: bool) -> Iterator[bytes]:

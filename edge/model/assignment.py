@@ -6,6 +6,7 @@ from typing import Any
 
 from edge.model.documents import DesiredStatus, DesiredTask
 from edge.model.lifecycle import stop
+from edge.model.secrets import DesiredSecret
 from edge.model.service_documents import DesiredSchedule, DesiredService
 from edge.model.task import Container, Origin, StopCode, Task
 
@@ -30,6 +31,7 @@ class Assignment:
     definitions: Mapping[str, AcceptedDefinition]
     services: tuple[DesiredService, ...] = ()
     schedules: tuple[DesiredSchedule, ...] = ()
+    secrets: tuple[DesiredSecret, ...] = ()
 
 
 def assign(tasks: Mapping[str, Task], assignment: Assignment, now: str) -> dict[str, Task]:

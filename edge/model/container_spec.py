@@ -11,6 +11,11 @@ LABEL_CONTAINER = "edge.container-name"
 LABEL_DEFINITION_DIGEST = "edge.definition-digest"
 LABEL_DEVICE = "edge.device"
 """Value: `<cluster>/<device>`. All containers of an agent carry it, so that two agents on one host keep apart."""
+LABEL_DEFINITION = "edge.task-definition"
+"""Value: `family:revision`; of containers of tasks with a role."""
+LABEL_ROLE = "edge.task-role"
+LABEL_SECRETS = "edge.secrets"
+"""Value: the names of the variables whose values are secrets, with commas between them."""
 TELEMETRY_FOLDER = "/run/edge"
 TELEMETRY_SOCKET_NAME = "telemetry.sock"
 """Where a container finds the socket for its readings. The folder is mounted, so that a new socket is seen in it."""
@@ -94,6 +99,7 @@ class ContainerSpec:
     Attributes:
         image_id: Config digest in hexadecimal; never a tag.
         command: None keeps the image's; an empty tuple is an empty command.
+        secrets: `(variable, file)` pairs: the value stands in that file, in memory, while the container starts.
         network_mode: `bridge`, `host` or `none`.
         cpu_shares: As ECS: 1024 is one vCPU; at least 2.
         memory_bytes: Hard limit, or None.
@@ -112,6 +118,7 @@ class ContainerSpec:
     entrypoint: tuple[str, ...] | None = None
     working_directory: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
     user: str = ""
     network_mode: str = "bridge"
     hostname: str = ""

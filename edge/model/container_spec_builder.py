@@ -10,8 +10,11 @@ from urllib.parse import quote
 
 from edge.model.container_spec import (
     LABEL_CONTAINER,
+    LABEL_DEFINITION,
     LABEL_DEFINITION_DIGEST,
     LABEL_DEVICE,
+    LABEL_ROLE,
+    LABEL_SECRETS,
     LABEL_TASK_ID,
     TELEMETRY_FOLDER,
     TELEMETRY_SOCKET_NAME,
@@ -62,6 +65,9 @@ class SpecContext:
         telemetry_folder: Where the socket for its readings is on the host; empty for none.
         log_path: Where its log is to be written; empty for the engine's own place.
         pids_limit: The most processes and threads; 0 for the engine's own.
+        secrets: `(variable, file)` pairs, for all of the container's secrets.
+        definition_key: `family:revision`.
+        identity: Variables by which a task with a role asks who it is.
     """
 
     cluster: str
@@ -75,6 +81,9 @@ class SpecContext:
     telemetry_folder: str = ""
     log_path: str = ""
     pids_limit: int = 0
+    secrets: tuple[tuple[str, str], ...] = ()
+    definition_key: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 def container_name_for(task_id: str, definition: TaskDefinition, container: str) -> str:
@@ -89,11 +98,12 @@ def build_container_spec(definition: TaskDefinition, container_name: str, contex
     return ContainerSpec(
         name=container_name_for(context.task_id, definition, container_name),
         image_id=context.image_id,
-        labels=_labels(container, context),
+        labels=_labels(definition, container, context),
         command=tuple(container.command) if container.command is not None else None,
         entrypoint=tuple(container.entry_point) if container.entry_point is not None else None,
         working_directory=container.working_directory,
         environment=_environment(container, context),
+        secrets=context.secrets,
         user=container.user,
         network_mode=definition.network_mode,
         hostname=container.hostname,
@@ -153,7 +163,9 @@ def asks_for_new_privileges(container: ContainerDefinition) -> bool:
     return NEW_PRIVILEGES in container.docker_security_options
 
 
-def _labels(container: ContainerDefinition, context: SpecContext) -> tuple[tuple[str, str], ...]:
+def _labels(
+    definition: TaskDefinition, container: ContainerDefinition, context: SpecContext
+) -> tuple[tuple[str, str], ...]:
     """A definition's labels cannot take the place of ours: by ours a container is found again."""
     labels = {
         **container.docker_labels,
@@ -162,6 +174,12 @@ def _labels(container: ContainerDefinition, context: SpecContext) -> tuple[tuple
         LABEL_DEFINITION_DIGEST: context.definition_digest,
         LABEL_DEVICE: f"{context.cluster}/{context.device}",
     }
+    for ours in (LABEL_SECRETS, LABEL_ROLE, LABEL_DEFINITION):
+        labels.pop(ours, None)
+    if definition.task_role_arn:
+        labels |= {LABEL_ROLE: definition.task_role_arn, LABEL_DEFINITION: context.definition_key}
+    if context.secrets:
+        labels[LABEL_SECRETS] = ",".join(variable for variable, _ in context.secrets)
     return tuple(labels.items())
 
 
@@ -208,7 +226,7 @@ def _telemetry_mounts(container: ContainerDefinition, context: SpecContext) -> I
 
 def _environment(container: ContainerDefinition, context: SpecContext) -> tuple[tuple[str, str], ...]:
     """What the definition says of a variable of ours is taken: it may lead somewhere else."""
-    given = {pair.name: pair.value for pair in container.environment}
+    given = {**context.identity, **{pair.name: pair.value for pair in container.environment}}
     if not any(_telemetry_mounts(container, context)):
         return tuple(given.items())
     socket = f"{TELEMETRY_FOLDER}/{TELEMETRY_SOCKET_NAME}"

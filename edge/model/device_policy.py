@@ -5,10 +5,11 @@ Without a word in the device's configuration a task reaches nothing of the host 
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edge.model.container_spec_builder import DEFAULT_CAPABILITIES, asks_for_new_privileges
+from edge.model.image_trust.policy import ImagePolicy, is_below, repository_of, scope_of
 from edge.model.task_definition_rules import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 READ_ONLY: Final = ":ro"
 _HARMLESS_TYPES: Final = frozenset({"tmpfs"})
-_DOCKER_HUB: Final = "docker.io"
 Problem = tuple[str, str]
 
 
@@ -34,6 +34,7 @@ class DevicePolicy:
         capabilities: Beyond those every container has; without `CAP_`.
         registries: Where images may come from, as a registry or a registry with the beginning of a path; `*` is any.
         pids_limit: The most processes and threads of a container.
+        images: What an image must have, by where it comes from.
     """
 
     allow_privileged: bool = False
@@ -44,6 +45,7 @@ class DevicePolicy:
     capabilities: tuple[str, ...] = ()
     registries: tuple[str, ...] = ("*",)
     pids_limit: int = 2048
+    images: ImagePolicy = field(default_factory=ImagePolicy)
 
     def problems(self, definition: "TaskDefinition") -> tuple[Problem, ...]:
         """Return `(path, message)` for each thing that a task definition asks for and the owner does not allow."""
@@ -57,7 +59,7 @@ class DevicePolicy:
         """Say whether a path of the host may be mounted."""
         for allowed in self.host_paths:
             folder = allowed.removesuffix(READ_ONLY)
-            if (read_only or folder == allowed) and _is_below(path, folder):
+            if (read_only or folder == allowed) and is_below(path, folder):
                 return True
         return False
 
@@ -83,6 +85,8 @@ class DevicePolicy:
             yield "dockerSecurityOptions", "new privileges (policy.allow_new_privileges)"
         if not self._allows_image(container.image):
             yield "image", f"images from {container.image} (policy.registries)"
+        if problem := self.images.problem(container.image):
+            yield "image", problem
         linux = container.linux_parameters
         if linux is None:
             return
@@ -95,8 +99,8 @@ class DevicePolicy:
             yield "linuxParameters.capabilities.add", f"{', '.join(sorted(more))} (policy.capabilities)"
 
     def _allows_image(self, image: str) -> bool:
-        name = _full_name(image)
-        return any(allowed == "*" or _is_below(name, allowed.rstrip("/")) for allowed in self.registries)
+        name = repository_of(image)
+        return any(allowed == "*" or is_below(name, scope_of(allowed)) for allowed in self.registries)
 
 
 def _host_path(volume: "Volume") -> tuple[str | None, str]:
@@ -110,25 +114,8 @@ def _host_path(volume: "Volume") -> tuple[str | None, str]:
     return options.get("device", ""), "dockerVolumeConfiguration.driverOpts"
 
 
-def _is_below(path: str, folder: str) -> bool:
-    """Say whether a path is a folder or in it, judged by names alone; `..` leads nowhere."""
-    clean = posixpath.normpath(path)
-    return clean == folder or clean.startswith(f"{folder.rstrip('/')}/")
-
-
 def _matches(path: str, allowed: str) -> bool:
     clean = posixpath.normpath(path)
     if not allowed.endswith("*"):
         return clean == allowed
     return clean.startswith(allowed[:-1]) and "/" not in clean[len(allowed) - 1 :]
-
-
-def _full_name(image: str) -> str:
-    """An image's name with its registry, as Podman reads it: a first part with a dot, a colon or `localhost`."""
-    name = image.partition("@")[0]
-    first, slash, _ = name.partition("/")
-    has_registry = bool(slash) and ("." in first or ":" in first or first == "localhost")
-    tag = name.rfind(":")
-    if tag > name.rfind("/"):
-        name = name[:tag]
-    return name if has_registry else f"{_DOCKER_HUB}/{name if slash else f'library/{name}'}"

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from edge.model.document import Document, TaskDefinitionKey
 from edge.model.identifiers import ClusterName, CommandId, DeviceId, TaskId
+from edge.model.secrets import MAXIMUM_SECRETS, DesiredSecret
 from edge.model.service_documents import MAXIMUM_SCHEDULES, MAXIMUM_SERVICES, DesiredSchedule, DesiredService
 
 DESIRED_STATE_TYPE: Final = "application/vnd.edge.desired-state.v1+json"
@@ -22,6 +23,9 @@ TRUST_TYPE: Final = "application/vnd.edge.trust-bundle.v1+json"
 """DSSE payloadType of a trust bundle."""
 HEAD_TYPE: Final = "application/vnd.edge.head.v1+json"
 """DSSE payloadType of a `Head`."""
+
+RUNTIME_BUNDLE_TYPE: Final = "application/vnd.edge.runtime-bundle.v1+json"
+"""DSSE payloadType of a `RuntimeManifest` (`edge.model.runtime_bundle`)."""
 
 MAXIMUM_DOCUMENT_BYTES: Final = 256 * 1024
 """Nothing larger is verified, let alone parsed; also the Maximum Packet Size a device announces."""
@@ -63,8 +67,9 @@ class DesiredState(Document):
         task_definitions: `family:revision` -> ECS task definition JSON, judged by `edge.model.task_definition`.
         services: What the device keeps running by itself.
         schedules: What the device starts by itself at given times.
-        policies, secrets: Reserved by the protocol; a device that does not understand a non-empty one refuses the
-            document rather than run half of it.
+        secrets: The values that the task definitions name, sealed to this device.
+        policies: Reserved by the protocol; a device that does not understand a non-empty one refuses the document
+            rather than run half of it.
     """
 
     schema_version: Literal[1] = 1
@@ -77,7 +82,7 @@ class DesiredState(Document):
     services: Annotated[list[DesiredService], Field(max_length=MAXIMUM_SERVICES)] = Field(default_factory=list)
     schedules: Annotated[list[DesiredSchedule], Field(max_length=MAXIMUM_SCHEDULES)] = Field(default_factory=list)
     policies: dict[str, Any] = Field(default_factory=dict)
-    secrets: list[dict[str, Any]] = Field(default_factory=list)
+    secrets: Annotated[list[DesiredSecret], Field(max_length=MAXIMUM_SECRETS)] = Field(default_factory=list)
 
 
 class Operation(StrEnum):
@@ -87,6 +92,7 @@ class Operation(StrEnum):
     LOGS = "logs"
     DESCRIBE = "describe"
     PULL_IMAGE = "pullImage"
+    UPDATE_AGENT = "updateAgent"
 
 
 class Command(Document):

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from edge.errors import InvalidInputError
 from edge.model import task_definition_fields as fields
 from edge.model.identifiers import FAMILY_PATTERN
+from edge.model.secrets import VARIABLE_PATTERN
 from edge.model.task_definition_life import Dependency, HealthCheck, Part, RestartPolicy
 from edge.model.task_definition_rules import check_definition
 
@@ -46,6 +47,8 @@ def _with_unit(value: object, unit: str, factor: int) -> object:
     return int(number) if number == int(number) else value
 
 
+ROLE_PATTERN: Final = r"^(arn:[A-Za-z0-9:_-]{1,200}:role/(?:[A-Za-z0-9+=,.@_-]{1,64}/){0,4})?[A-Za-z0-9+=,.@_-]{1,64}$"
+"""A name, or an ARN, as IAM has them."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 Text = Annotated[str, Field(max_length=32 * 1024)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
@@ -58,6 +61,13 @@ class KeyValue(Part):
 
     name: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^=\x00]+$")]
     value: Text = ""
+
+
+class SecretDefinition(Part):
+    """An environment variable whose value is a secret of the fleet's."""
+
+    name: Annotated[str, Field(pattern=VARIABLE_PATTERN)]
+    value_from: Annotated[str, Field(min_length=1, max_length=2048)]
 
 
 class PortMappingDefinition(Part):
@@ -153,6 +163,7 @@ class ContainerDefinition(Part):
     entry_point: Annotated[list[Text], Field(max_length=1024)] | None = None
     working_directory: Annotated[str, Field(max_length=4096)] = ""
     environment: Annotated[list[KeyValue], Field(max_length=1024)] = Field(default_factory=list)
+    secrets: Annotated[list[SecretDefinition], Field(max_length=64)] = Field(default_factory=list)
     user: Annotated[str, Field(max_length=255, pattern=r"^[^\s\x00]*$")] = ""
     cpu: Annotated[int, Field(ge=0, le=262144, strict=True)] = 0
     memory: Annotated[int, Field(ge=6, le=2**31, strict=True)] | None = None
@@ -216,6 +227,7 @@ class TaskDefinition(Part):
     """A task definition that was found good; `cpu` in units of 1/1024 of a core, `memory` in MiB."""
 
     family: Annotated[str, Field(pattern=FAMILY_PATTERN)]
+    task_role_arn: Annotated[str, Field(pattern=ROLE_PATTERN)] = ""
     network_mode: Literal["bridge", "host", "none"] = "bridge"
     requires_compatibilities: list[Literal["EC2", "EXTERNAL", "FARGATE", "MANAGED_INSTANCES"]] = Field(
         default_factory=list

@@ -17,6 +17,7 @@ AWS_ONLY: Final = "it is a service of AWS that a device of your own does not hav
 TASK_READ: Final = frozenset(
     {
         "family",
+        "taskRoleArn",
         "networkMode",
         "requiresCompatibilities",
         "runtimePlatform",
@@ -38,12 +39,11 @@ TASK_TOLERATED: Final = frozenset(
         "deregisteredAt",
         "deleteRequestedAt",
         "tags",
+        "executionRoleArn",
     }
 )
-"""What `aws ecs describe-task-definition` adds: it says who registered it and when, not how it runs."""
+"""What `aws ecs describe-task-definition` adds, and the role of ECS's own agent: nothing of it says how a task runs."""
 TASK_REFUSED: Final[Mapping[str, str]] = {
-    "taskRoleArn": NOT_YET,
-    "executionRoleArn": NOT_YET,
     "pidMode": NOT_YET,
     "ipcMode": NOT_YET,
     "placementConstraints": NOT_YET,
@@ -62,6 +62,7 @@ CONTAINER_READ: Final = frozenset(
         "entryPoint",
         "workingDirectory",
         "environment",
+        "secrets",
         "user",
         "cpu",
         "memory",
@@ -87,7 +88,6 @@ CONTAINER_READ: Final = frozenset(
     }
 )
 CONTAINER_REFUSED: Final[Mapping[str, str]] = {
-    "secrets": NOT_YET,
     "environmentFiles": NOT_YET,
     "repositoryCredentials": "log in to the registry on the device (`podman login`)",
     "dnsSearchDomains": NOT_YET,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from edge.model.secrets import SECRET_ARN, secret_named
 from edge.model.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ def check_definition(definition: "TaskDefinition") -> Iterator[Problem]:
     for name, count in Counter(container.name for container in containers).items():
         if count > 1:
             yield "containerDefinitions", f"{count} containers are named {name}"
+    if definition.task_role_arn and definition.network_mode == "host":
+        yield (
+            "taskRoleArn",
+            "with networkMode host a task has no network of its own, in which only it could ask who it is",
+        )
     yield from _check_memory(definition)
     yield from _check_volumes(definition)
     yield from _check_ports(definition)
@@ -164,8 +170,22 @@ def _check_container(definition: "TaskDefinition", container: "ContainerDefiniti
         soft, hard = limit.soft_limit, limit.hard_limit
         if hard != -1 and (soft == -1 or soft > hard):
             yield f"ulimits[{number}].softLimit", f"it is more than hardLimit ({hard})"
+    yield from _check_secrets(container)
     yield from _check_linux(container)
     yield from _check_log(container)
+
+
+def _check_secrets(container: "ContainerDefinition") -> Iterator[Problem]:
+    taken = {pair.name for pair in container.environment}
+    for number, secret in enumerate(container.secrets):
+        if secret.name in taken:
+            yield f"secrets[{number}].name", f"{secret.name} is there already, as a secret or in environment"
+        taken.add(secret.name)
+        if secret_named(secret.value_from) is None:
+            message = (
+                f"it is not a secret of the fleet: write the name that `edge secret set` gave it, or {SECRET_ARN}NAME"
+            )
+            yield f"secrets[{number}].valueFrom", message
 
 
 def _check_linux(container: "ContainerDefinition") -> Iterator[Problem]:

@@ -20,6 +20,7 @@ _COMMAND: Final = re.compile(r"^edge/v1/[^/]+/[^/]+/cmd/([A-Za-z]{1,32})/([^/]+)
 _COMMAND_ID: Final = re.compile(COMMAND_ID_PATTERN)
 _NAME: Final = NAME_PATTERN[1:-1]
 _DEVICE: Final = re.compile(rf"edge/v1/({_NAME})/({_NAME})/(.+)")
+_ACTIVATION: Final = re.compile(rf"edge/v1/({_NAME})/_enroll/([0-9a-f]{{16}})/req")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class Topics:
         return self._of("birth")
 
     @property
+    def profiles(self) -> str:
+        """From the device, retained: what its images read when they start."""
+        return self._of("profiles")
+
+    @property
     def commands(self) -> str:
         """The filter for all commands to the device."""
         return self._of("cmd/+/+")
@@ -119,6 +125,38 @@ class Topics:
     def streams_in(self) -> str:
         """The filter for what is said to all streams of the device."""
         return self._of("stream/+/in")
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationTopics:
+    """The branch of an activation, where devices enrol. No device's branch can be called `_enroll`.
+
+    >>> ActivationTopics("shop", "0123456789abcdef").request
+    'edge/v1/shop/_enroll/0123456789abcdef/req'
+    """
+
+    cluster: str
+    activation: str
+
+    def __post_init__(self) -> None:
+        check_name("cluster", self.cluster)
+        check_name("activation", self.activation)
+
+    @property
+    def request(self) -> str:
+        """From a device that is none yet."""
+        return f"{ROOT}/{self.cluster}/_enroll/{self.activation}/req"
+
+    @property
+    def answer(self) -> str:
+        """To it, and to all others that enrol by the same activation now."""
+        return f"{ROOT}/{self.cluster}/_enroll/{self.activation}/res"
+
+
+def parse_enrollment(topic: str) -> ActivationTopics | None:
+    """Return the branch of a request for enrolment, or None when it is none."""
+    match = _ACTIVATION.fullmatch(topic)
+    return None if match is None else ActivationTopics(match[1], match[2])
 
 
 def parse_command(topic: str) -> tuple[str, str] | None:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge.errors import SupersededError, TrustError
 from edge.model.document import Document
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, TRUST_TYPE
+from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, HEAD_TYPE, RUNTIME_BUNDLE_TYPE, TRUST_TYPE
 from edge.model.envelope import (
     PUBLIC_KEY_BYTES,
     Envelope,
@@ -32,6 +32,7 @@ from edge.model.envelope import (
     seal,
 )
 from edge.model.identifiers import ClusterName
+from edge.model.image_trust.keys import P256_BYTES, raw_key_pem
 
 MAXIMUM_KEYS: Final = 32
 MAXIMUM_ROLES: Final = 16
@@ -49,6 +50,14 @@ class Role(StrEnum):
     COMMAND = "command"
     HEAD = "head"
     """What the newest revision is, and what time: a key that is always at hand, and can do nothing else."""
+    IMAGE = "image"
+    """Container images, where a device's rules say that the fleet's keys count; signs none of our documents."""
+    FIRMWARE = "firmware"
+    """What `edge` itself is on a device: bundles of its own program."""
+
+
+DOCUMENT_ROLES: Final = tuple(role for role in Role if role is not Role.IMAGE)
+"""What a key of the fleet may sign when nobody says otherwise."""
 
 
 ROLE_OF_TYPE: Final[Mapping[str, Role]] = {
@@ -56,6 +65,7 @@ ROLE_OF_TYPE: Final[Mapping[str, Role]] = {
     HEAD_TYPE: Role.HEAD,
     DESIRED_STATE_TYPE: Role.DESIRED_STATE,
     COMMAND_TYPE: Role.COMMAND,
+    RUNTIME_BUNDLE_TYPE: Role.FIRMWARE,
 }
 """DSSE payloadType -> who must sign it. A type that is not here is signed by nobody."""
 
@@ -67,9 +77,9 @@ class _Strict(Document):
 
 
 class BundleKey(_Strict):
-    """A public key; `public` is the raw key in base64."""
+    """A public key; `public` is the raw key in base64: of `ecdsa-p256`, for images alone, the compressed point."""
 
-    key_type: Literal["ed25519"] = "ed25519"
+    key_type: Literal["ed25519", "ecdsa-p256"] = "ed25519"
     public: Annotated[str, Field(max_length=64)]
 
 
@@ -162,6 +172,10 @@ class TrustedSet:
         rule = self._roles.get(role)
         return rule.threshold if rule else 0
 
+    def image_keys(self) -> tuple[bytes, ...]:
+        """Return the keys that may sign images, in PEM."""
+        return tuple(raw_key_pem(self._keys[key_id]) for key_id in sorted(self.key_ids(Role.IMAGE)))
+
     def public_key(self, key_id: str) -> bytes:
         """Return a raw key of the bundle."""
         return self._keys[key_id]
@@ -233,8 +247,11 @@ def make_bundle(bundle: TrustBundle, signers: Sequence[Signer]) -> bytes:
 
 
 def bundle_key(public_key: bytes) -> BundleKey:
-    """Write a raw Ed25519 public key as bundles have it."""
-    return BundleKey(public=base64.b64encode(public_key).decode())
+    """Write a raw Ed25519 public key, or a compressed point on P-256, as bundles have it."""
+    return BundleKey(
+        key_type="ecdsa-p256" if len(public_key) == P256_BYTES else "ed25519",
+        public=base64.b64encode(public_key).decode(),
+    )
 
 
 def _check_type(envelope: Envelope, wanted: str) -> None:
@@ -260,6 +277,10 @@ def _check_roles(bundle: TrustBundle) -> None:
             raise malformed(f"role {name} names a key that the trust bundle does not have")
         if role.threshold > len(set(role.key_ids)):
             raise malformed(f"role {name} wants {role.threshold} signatures of {len(set(role.key_ids))} keys")
+        if name == Role.IMAGE and role.threshold != 1:
+            raise malformed(f"role {name} wants {role.threshold} signatures; of an image one is looked for")
+        if name != Role.IMAGE and any(bundle.keys[key_id].key_type != "ed25519" for key_id in role.key_ids):
+            raise malformed(f"role {name} has a key that can sign only images: Ed25519 signs documents")
 
 
 def _first_problem(error: Exception) -> str:
@@ -271,9 +292,20 @@ def _first_problem(error: Exception) -> str:
 
 def _public_key(key_id: str, key: BundleKey) -> bytes:
     public = decode_base64(key.public, f"keys.{key_id[:12]}.public")
-    if len(public) != PUBLIC_KEY_BYTES or key_id_of(public) != key_id:
+    size = PUBLIC_KEY_BYTES if key.key_type == "ed25519" else P256_BYTES
+    if len(public) != size or key_id_of(public) != key_id or not _is_point(key, public):
         raise malformed(f"key {key_id[:12]} is not the key of that name")
     return public
+
+
+def _is_point(key: BundleKey, public: bytes) -> bool:
+    if key.key_type == "ed25519":
+        return True
+    try:
+        raw_key_pem(public)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_signed_by(public_key: bytes, signature: bytes, message: bytes) -> bool:

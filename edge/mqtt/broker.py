@@ -29,6 +29,7 @@ class BrokerSettings:
     Attributes:
         ca_file: The certificates that may sign the broker's; None for a connection without TLS (loopback tests only).
         cert_file: Our certificate and `key_file` our key; None for TLS without a client certificate.
+        username, password: For a broker that asks for them; empty for none.
         session_expiry_seconds: How long the broker keeps our subscriptions and queued messages while we are away;
             0 for a clean session (an operator's command line).
         receive_maximum: How many unacknowledged QoS 1 messages the broker may have under way to us.
@@ -45,6 +46,8 @@ class BrokerSettings:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    username: str = ""
+    password: str = field(default="", repr=False)
     keepalive_seconds: int = 60
     session_expiry_seconds: int = 7 * 24 * 3600
     receive_maximum: int = 16

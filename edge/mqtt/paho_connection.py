@@ -114,6 +114,8 @@ class Connection:
             delay = _properties(PacketTypes.WILLMESSAGE)
             delay.WillDelayInterval = will.delay_seconds
             client.will_set(will.topic, will.payload, will.qos, will.retain, delay)
+        if self._settings.username:
+            client.username_pw_set(self._settings.username, self._settings.password)
         options = _properties(PacketTypes.CONNECT)
         options.SessionExpiryInterval = self._settings.session_expiry_seconds
         options.ReceiveMaximum = self._settings.receive_maximum

@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from edge.agent.adapters.clock import SystemClock
@@ -18,6 +19,7 @@ from edge.model.task import Task
 from edge.mqtt.broker import BrokerSettings
 from tests.fakes.broker import FakeHub
 from tests.fakes.container_engine import FakeEngine
+from tests.fakes.vault import FakeVault
 from tests.support.tasks import TASK_ID, container_definition, make_task
 
 AWSLOGS: Final = {"logDriver": "awslogs", "options": {"awslogs-group": "shop"}}
@@ -44,13 +46,15 @@ class Observer:
         self.told.append(("release", task_id))
 
 
-def test_collecting_is_told_of_a_container_s_whole_life() -> None:
+def test_collecting_is_told_of_a_container_s_whole_life(tmp_path: Path) -> None:
     engine, observer = FakeEngine(), Observer()
     engine.images["registry.example/app:1"] = IMAGE
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     streams = LogStreams(engine, FakeHub().broker(BrokerSettings("broker", 1, "pi-1")), SystemClock())
     identity = Identity("shop", "pi-1", "amd64")
-    hands = WorkerHands(engine, LinuxHost(), identity, streams, events.put, telemetry=observer)
+    hands = WorkerHands(
+        engine, LinuxHost(), identity, streams, events.put, vault=FakeVault(tmp_path), telemetry=observer
+    )
     task = make_task(container_definition("app", logConfiguration=AWSLOGS))
     task = task.with_container(replace(task.container("app"), image_id=IMAGE.image_id))
 

@@ -1,5 +1,7 @@
 import json
+import os
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -183,6 +185,22 @@ def test_a_revoked_device_gets_none_and_nobody_gets_many(device: Device, tmp_pat
 def test_what_is_no_request_is_refused(device: Device, payload: bytes) -> None:
     with pytest.raises(InvalidInputError):
         answer_request(device.fleet, PI, payload, NOW)
+
+
+@pytest.mark.timeout(50)  # By itself the look gives up after a minute.
+def test_an_agent_that_ends_does_not_wait_for_who_looks_at_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text('#!/bin/sh\necho $$ > "$0.pid"\nexec sleep 1000\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    device = Device(tmp_path, NOW)
+    wait((tmp_path / "slow.pid").exists)
+    pid = int((tmp_path / "slow.pid").read_text())
+    device.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_device_without_a_certificate_has_nothing_to_renew(device: Device) -> None:

@@ -74,7 +74,7 @@ def _build(slow: ShapedRegistry, suite: str, tag: str) -> None:
     options = ("--insecure", "--push", address, "--only", MAIN, "--suite", suite, "--tag", tag)
     subprocess.run((sys.executable, ROOT / "images" / "build", *options), check=True, cwd=ROOT)
     environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(slow.registries_conf)}
-    push = (sys.executable, "-m", "edge", "image", "index", "push", f"{address}/{MAIN}:{tag}")
+    push = (sys.executable, "-m", "edge", "image", "index", "push", f"{address}/{MAIN}:{tag}", "--for-updates")
     subprocess.run(push, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
 
 

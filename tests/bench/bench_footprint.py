@@ -9,6 +9,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,39 @@ CONTAINERS = 5
 SAMPLES = 7
 SAMPLE_SECONDS = 10.0
 TICKS = os.sysconf("SC_CLK_TCK")
+WAKEUPS_GOAL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """An idle agent: memory in MB, voluntary wake-ups a second, per cent of a core, MB written in an hour."""
+
+    pss: float
+    anonymous: float
+    wakeups: float
+    processor: float
+    written: float
 
 
 def run(report: Any) -> None:
     """Measure, and report."""
     warm_up = float(os.environ.get("EDGE_BENCH_WARM_UP", "300"))
+    idle = measure(warm_up)
+    label = f"after {warm_up:.0f} s with {CONTAINERS} containers"
+    rows = (
+        (f"agent PSS {label}", idle.pss, "MB", 40.0),
+        (f"agent anonymous memory {label}", idle.anonymous, "MB", None),
+        ("voluntary wake-ups, idle", idle.wakeups, "1/s", WAKEUPS_GOAL),
+        ("processor, idle", idle.processor, "% of a core", 0.5),
+        ("written to disk, idle", idle.written, "MB/h", 1.0),
+    )
+    for what, value, unit, goal in rows:
+        goal_text = "" if goal is None else f"<= {goal}"
+        report.figure(name=what, value=round(value, 3), unit=unit, goal=goal_text, holds=goal is None or value <= goal, runs=SAMPLES)  # fmt: skip  # noqa: E501
+
+
+def measure(warm_up: float) -> Idle:
+    """Look for a minute, after `warm_up` seconds, at an agent whose containers sleep."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "podman").mkdir()
@@ -42,19 +71,13 @@ def run(report: Any) -> None:
             after = _counters(pid)
             assert len(stack.containers()) == CONTAINERS
     change = {key: after[key] - before[key] for key in after}
-    pss = statistics.median(pss for pss, _ in memory)
-    anonymous = statistics.median(anonymous for _, anonymous in memory)
-    label = f"after {warm_up:.0f} s with {CONTAINERS} containers"
-    rows = (
-        (f"agent PSS {label}", pss, "MB", 40.0),
-        (f"agent anonymous memory {label}", anonymous, "MB", None),
-        ("voluntary wake-ups, idle", change["wakeups"] / seconds, "1/s", 0.5),
-        ("processor, idle", change["ticks"] / TICKS / seconds * 100, "% of a core", 0.5),
-        ("written to disk, idle", change["written"] / seconds * 3600 / 1e6, "MB/h", 1.0),
+    return Idle(
+        pss=statistics.median(pss for pss, _ in memory),
+        anonymous=statistics.median(anonymous for _, anonymous in memory),
+        wakeups=change["wakeups"] / seconds,
+        processor=change["ticks"] / TICKS / seconds * 100,
+        written=change["written"] / seconds * 3600 / 1e6,
     )
-    for what, value, unit, goal in rows:
-        goal_text = "" if goal is None else f"<= {goal}"
-        report.figure(name=what, value=round(value, 3), unit=unit, goal=goal_text, holds=goal is None or value <= goal, runs=SAMPLES)  # fmt: skip  # noqa: E501
 
 
 def _start_tasks(stack: Stack) -> None:

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.fault_proxy import Fault
-from tests.support.lazy_rig import ROOT, Rig, TestImage, content, podman_images, push_image, rig
+from tests.support.lazy_rig import ROOT, Rig, TestImage, content, podman_images, push_image, rig, write_registries
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.registry, pytest.mark.timeout(180)]
@@ -107,6 +108,46 @@ def test_an_image_travels_on_a_stick(device: Device, tmp_path: Path, image: Test
         assert device.made.prepare(image)["imageId"] == found["imageId"], "a task finds it, with no registry"
     finally:
         device.made.registry.start()
+
+
+def test_an_index_that_a_device_made_is_pushed_and_serves_the_next(tmp_path: Path, registry: Registry) -> None:
+    image = push_image(registry, "shop/plain", [content(3, 48), content(4, 48)], index="")
+    reference, push = (
+        f"{registry.address}/{image.name}",
+        ("index", "push", f"{registry.address}/{image.name}", "--kept"),
+    )
+    with rig(tmp_path, registry) as made:
+        write_registries(made.folder / "registries.conf", registry.address)
+        made.service.stop()
+        made.service.start()
+        device = Device(made, image)
+        assert "there is no image" in device.edge(*push, code=3)
+        assert "MATERIALIZED" in device.edge("pull", "--wait", reference)
+        with _without_large_blobs(registry):
+            assert "pushed index sha256:" in device.edge(*push)
+        assert "and nothing else" in device.edge(*push, "--index-version", "v1", code=2)
+        device.edge("index", "verify", reference, service=False)
+    (tmp_path / "next").mkdir()
+    with rig(tmp_path / "next", registry, "--background-kib-per-second", "1") as following:
+        assert following.prepare(image)["state"] == "STARTABLE", "by its index alone"
+        following.check(image)
+
+
+def test_an_index_that_came_with_the_image_is_not_kept_as_the_devices_own(device: Device) -> None:
+    device.edge("pull", "--wait", device.reference)
+    assert "has made no index" in device.edge("index", "push", device.reference, "--kept", code=3)
+
+
+@contextmanager
+def _without_large_blobs(registry: Registry) -> Iterator[None]:
+    """Whoever reads a layer now fails."""
+    large = [path for path in registry.store.glob("**/blobs/sha256/*/*/data") if path.stat().st_size > 1 << 20]
+    assert large
+    for path in large:
+        path.rename(path.with_suffix(".away"))
+    yield
+    for path in large:
+        path.with_suffix(".away").rename(path)
 
 
 def test_an_archive_of_another_tool_needs_a_name(device: Device, tmp_path: Path, registry: Registry) -> None:

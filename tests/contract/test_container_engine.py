@@ -1,8 +1,10 @@
 """What every container engine does, on the fake and on real Podman."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +22,7 @@ from edge.errors import (
     PortInUseError,
     RegistryUnavailableError,
 )
-from edge.model.container_spec import ContainerSpec, LogSettings, Mount, PortMapping, VolumeSpec
+from edge.model.container_spec import LABEL_SECRETS, ContainerSpec, LogSettings, Mount, PortMapping, VolumeSpec
 from tests.fakes.container_engine import FakeEngine
 from tests.support.mosquitto import free_port
 from tests.support.oci_layout import busybox_image, host_architecture
@@ -516,3 +518,24 @@ def test_a_log_that_is_not_kept_cannot_be_read(world: World, engine: ContainerEn
 def test_the_log_of_a_container_that_is_gone_is_gone(engine: ContainerEngine) -> None:
     with pytest.raises(NoSuchContainerError):
         next(engine.logs(_ABSENT, tail=None, follow=False))
+
+
+def test_a_container_starts_only_while_its_secret_stands_in_its_file(world: World) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        file = Path(folder) / "0123456789abcdef0123456789abcdef"
+        container = world.spec("sealed", secrets=(("PW", str(file)),))
+        container = replace(container, labels=(*container.labels, (LABEL_SECRETS, "PW")))
+        runtime_id = world.engine.create(container)
+        with pytest.raises(EngineError):
+            world.engine.start(runtime_id)
+        found = world.engine.inspect(runtime_id)
+        assert found is not None
+        assert found.status is not EngineStatus.RUNNING
+        for value in ("one", "two\nlines"):
+            file.write_text(value)
+            assert world.engine.start(runtime_id).status is EngineStatus.RUNNING
+            file.unlink()
+            world.engine.stop(runtime_id, 0)
+        world.engine.remove(runtime_id)
+        world.engine.forget_secrets([str(file)])
+        world.engine.forget_secrets([str(file)])

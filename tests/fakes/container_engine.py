@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 from edge.agent.engine.ports import EngineStatus, FoundContainer, Image, LogLine
 from edge.errors import (
@@ -27,6 +28,7 @@ class FakeEngine:
     Attributes:
         registry: What can be pulled, by reference; None while the registry is away.
         images: The local store, by reference.
+        started: What was said of containers that are ready.
         alive: While False every call raises `EngineUnavailableError`, as when Podman's service is dead.
     """
 
@@ -35,6 +37,9 @@ class FakeEngine:
         self.images: dict[str, Image] = {}
         self.volumes: dict[str, VolumeSpec] = {}
         self.alive = True
+        self.secret_files: set[str] = set()
+        self.environments: dict[str, dict[str, str]] = {}
+        self.started: list[tuple[frozenset[str], float]] = []
         self._containers: dict[str, FoundContainer] = {}
         self._specs: dict[str, ContainerSpec] = {}
         self._lines: dict[str, list[LogLine]] = {}
@@ -72,7 +77,8 @@ class FakeEngine:
         self._answer()
         return "4.3.1"
 
-    def pull(self, reference: str, architecture: str) -> Image:
+    def pull(self, reference: str, architecture: str, *, proven: bool = False) -> Image:
+        assert not proven or "@sha256:" in reference
         self._answer()
         there = self.images.get(reference)
         if there is not None and "@sha256:" in reference and there.architecture == architecture:
@@ -93,6 +99,10 @@ class FakeEngine:
         """See `ContainerEngine`."""
         self.protected = image_ids
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """See `ContainerEngine`."""
+        self.started.append((image_ids, after_seconds))
+
     def create(self, spec: ContainerSpec) -> str:
         with self._changed:
             self._answer()
@@ -100,6 +110,7 @@ class FakeEngine:
                 raise NameInUseError(f"the container name {spec.name} is already in use")
             if all(image.image_id != spec.image_id for image in self.images.values()):
                 raise NoSuchImageError(f"{spec.image_id}: image not known")
+            self.secret_files.update(file for _, file in spec.secrets)
             self._count += 1
             runtime_id = sha256(str(self._count).encode()).hexdigest()
             self._specs[runtime_id] = spec
@@ -118,6 +129,12 @@ class FakeEngine:
                 return container
             if self._ports(runtime_id) & {port for one in self._running() for port in self._ports(one)}:
                 raise PortInUseError("address already in use", reason="CannotStartContainerError")
+            secrets = self._specs[runtime_id].secrets
+            try:
+                values = {variable: Path(file).read_text() for variable, file in secrets}
+            except OSError as error:
+                raise EngineError(f"a secret: {error}", reason="CannotStartContainerError") from error
+            self.environments[runtime_id] = {**dict(self._specs[runtime_id].environment), **values}
             self._count += 1
             self._containers[runtime_id] = replace(
                 container,
@@ -152,6 +169,11 @@ class FakeEngine:
     def list_labelled(self, label: str, value: str) -> tuple[FoundContainer, ...]:
         self._answer()
         return tuple(one for one in self._containers.values() if one.labels.get(label) == value)
+
+    def forget_secrets(self, files: Sequence[str]) -> None:
+        """See `ContainerEngine`."""
+        self._answer()
+        self.secret_files.difference_update(files)
 
     def create_volume(self, spec: VolumeSpec) -> None:
         self._answer()

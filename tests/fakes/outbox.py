@@ -3,7 +3,7 @@
 import random
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge.model.records import Block
 
@@ -19,6 +19,7 @@ class FakeOutbox:
         self.out: dict[tuple[str, int], tuple[Block, bool]] = {}
         self.gone: list[Block] = []
         self.number = 0
+        self.changed: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
 
     def put_live(self, count: int, *, size: int = 20) -> Block:
@@ -63,6 +64,7 @@ class FakeOutbox:
             block, old = self.out.pop((block.stream, block.first))
             (self.old if old else self.live).insert(0, block)
             self._changed.notify_all()
+        self.changed()
 
     def returned_all(self) -> None:
         for block, _ in sorted(self.out.values(), key=lambda one: -one[0].first):

@@ -162,7 +162,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         tmp_path / "acl",
         free_port(),
         free_port(),
-        "127.0.0.1",
+        address="127.0.0.1",
         crl_file=authority.revoked(authority.device("stolen")),
         user="root",
     )

@@ -13,11 +13,11 @@ from edge.fleet.keyring import KeyRecord, new_file_key, outside_key
 from edge.fleet.signing import PASSPHRASE_FILE, CommandSigner, FileSigner, command_signer, read_public_key
 from edge.model.documents import DESIRED_STATE_TYPE
 from edge.model.envelope import seal
-from edge.model.trust import Role, TrustedSet
+from edge.model.trust import DOCUMENT_ROLES, Role, TrustedSet
 from edge.model.trust_chain import follow_chain, write_chain
 from tests.cli.bench import NOW
 
-ALL = list(Role)
+ALL = list(DOCUMENT_ROLES)
 HERE = Address("broker.example", 8883)
 SIGNER = """
 import sys

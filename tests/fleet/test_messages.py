@@ -10,6 +10,7 @@ from edge.fleet.messages import (
     CommandAnswered,
     EventHappened,
     FramesStreamed,
+    ProfilesTold,
     Reported,
     RevisionJudged,
     StatusTold,
@@ -28,6 +29,7 @@ RESULT = {"id": "0123456789abcdef", "op": "logs", "status": "SUCCEEDED"}
     [
         ("reported", {}, Reported),
         ("birth", {}, Born),
+        ("profiles", {"schemaVersion": 1, "profiles": []}, ProfilesTold),
         ("status", STATUS, StatusTold),
         ("desired/ack", {"revision": 1, "outcome": "APPLIED"}, RevisionJudged),
         ("res/logs/0123456789abcdef", RESULT, CommandAnswered),

@@ -52,7 +52,10 @@ class Shop:
 def shop(tmp_path: Path) -> Iterator[Shop]:
     with Database(tmp_path / "fleet.db") as database:
         with database.transaction():
-            database.change("INSERT INTO devices VALUES ('shop', 'pi-1', '', '', '', 0, 0, 0, NULL, 0, '')")
+            database.change(
+                "INSERT INTO devices (cluster, device, added_at, certificate_serial, certificate_expires_at)"
+                " VALUES ('shop', 'pi-1', '', '', '')"
+            )
         task_definitions.register(database, "app", {"family": "app"}, NOW)
         yield Shop(database)
 

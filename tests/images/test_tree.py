@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import InvalidInputError, StoreError
@@ -309,6 +309,7 @@ _trees: st.SearchStrategy[_Tree] = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_trees)
 def test_any_tree_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, tree: _Tree) -> None:
     layer = Layer(tmp_path_factory.mktemp("tree"), *_members(tree, ""))

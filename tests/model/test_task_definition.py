@@ -87,13 +87,13 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one() -> None:
 
 def test_everything_wrong_is_told_at_once() -> None:
     document = changed("containerDefinitions.0.memory", "lots")
-    document["containerDefinitions"][1].update(cpu=-1, secrets=[{"name": "A"}])
+    document["containerDefinitions"][1].update(cpu=-1, dnsSearchDomains=["lan"])
     document["family"] = "no spaces allowed"
     assert problems(document).keys() == {
         "family",
         "containerDefinitions[0].memory",
         "containerDefinitions[1].cpu",
-        "containerDefinitions[1].secrets",
+        "containerDefinitions[1].dnsSearchDomains",
     }
 
 

@@ -37,6 +37,7 @@ SECTIONS: Final[Mapping[str, tuple[type[BaseModel], frozenset[str], frozenset[st
 }
 OBJECTS: Final[Mapping[str, type[BaseModel]]] = {
     "environment": definition.KeyValue,
+    "secrets": definition.SecretDefinition,
     "mountPoints": definition.MountPoint,
     "volumesFrom": definition.VolumeFrom,
     "extraHosts": definition.ExtraHost,

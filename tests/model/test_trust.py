@@ -1,14 +1,17 @@
 import base64
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edge.model.envelope
+import edge.model.trust
 from edge.errors import SupersededError, TrustError
-from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, TRUST_TYPE
-from edge.model.envelope import key_id_of, pre_authentication_encoding, seal
+from edge.model.documents import COMMAND_TYPE, DESIRED_STATE_TYPE, MAXIMUM_DOCUMENT_BYTES, TRUST_TYPE
+from edge.model.envelope import MAXIMUM_SIGNATURES, key_id_of, pre_authentication_encoding, seal
 from edge.model.trust import BundleRole, Role, TrustedSet, make_bundle
 from tests.model.signers import MemorySigner, sealed_bundle, trust_bundle
 
@@ -127,6 +130,64 @@ def test_a_strangers_or_a_bad_signature_does_not_count_and_does_not_harm() -> No
     forged = with_signatures(valid, [alice, {"keyid": BOB.key_id, "sig": mallory["sig"]}])
     with pytest.raises(TrustError, match=r"^below threshold"):
         two_of_two().verify(forged, DESIRED_STATE_TYPE)
+
+
+@dataclass
+class Work:
+    """How often the expensive things were done."""
+
+    parsed: int = 0
+    verified: int = 0
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    done = Work()
+    parse, verify = edge.model.envelope.parse_json, edge.model.trust._is_signed_by
+
+    def parsing(data: bytes) -> Any:
+        done.parsed += 1
+        return parse(data)
+
+    def verifying(public_key: bytes, signature: bytes, message: bytes) -> bool:
+        done.verified += 1
+        return verify(public_key, signature, message)
+
+    monkeypatch.setattr(edge.model.envelope, "parse_json", parsing)
+    monkeypatch.setattr(edge.model.trust, "_is_signed_by", verifying)
+    return done
+
+
+def test_a_hundred_thousand_signatures_cost_nothing(work: Work) -> None:
+    valid = seal(PAYLOAD, DESIRED_STATE_TYPE, [ALICE])
+    (mine,) = signatures_of(valid)
+    flood = with_signatures(valid, [mine] * 100_000)
+    with pytest.raises(TrustError, match="bytes, more than"):
+        TRUSTED.verify(flood, DESIRED_STATE_TYPE)
+    assert (work.parsed, work.verified) == (0, 0)
+
+
+def test_as_many_signatures_as_fit_are_counted_and_not_verified(work: Work) -> None:
+    valid = seal(PAYLOAD, DESIRED_STATE_TYPE, [ALICE])
+    (mine,) = signatures_of(valid)
+    flood = with_signatures(valid, [mine] * 1_400)
+    assert 0.9 * MAXIMUM_DOCUMENT_BYTES < len(flood) <= MAXIMUM_DOCUMENT_BYTES
+    with pytest.raises(TrustError, match="signatures is not a list of 1 to 8"):
+        TRUSTED.verify(flood, DESIRED_STATE_TYPE)
+    assert (work.parsed, work.verified) == (1, 0)
+
+
+def test_no_envelope_costs_more_than_eight_verifications(work: Work) -> None:
+    valid = seal(PAYLOAD, DESIRED_STATE_TYPE, [ALICE] * MAXIMUM_SIGNATURES)
+    forged = [dict(one, sig=base64.b64encode(bytes(64)).decode()) for one in signatures_of(valid)]
+    with pytest.raises(TrustError, match="bad signature"):
+        TRUSTED.verify(with_signatures(valid, forged), DESIRED_STATE_TYPE)
+    assert work.verified <= MAXIMUM_SIGNATURES
+    before = work.verified
+    # A stranger's cost none at all.
+    with pytest.raises(TrustError, match="unknown key"):
+        TRUSTED.verify(seal(PAYLOAD, DESIRED_STATE_TYPE, [MALLORY] * MAXIMUM_SIGNATURES), DESIRED_STATE_TYPE)
+    assert work.verified == before
 
 
 def test_a_bundle_signed_by_a_stranger_is_not_believed() -> None:

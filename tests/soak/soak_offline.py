@@ -130,7 +130,7 @@ def _tell_state(stack: Stack) -> None:
     """What somebody needs who was not there: containers, tasks, and the end of the agent's log."""
     for name, container in sorted(stack.containers().items()):
         _say(f"{name}: {container['State']} {container['Status']} exit {container.get('ExitCode')}")
-    _say(stack.edge("task", "ls", expect=None))
+    _say(stack.edge("task", "ls", "--all", expect=None))
     _say("\n".join(stack.agent_log.read_text(errors="replace").splitlines()[-200:]))
 
 

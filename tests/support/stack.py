@@ -25,6 +25,7 @@ from tests.support.podman import IMAGE, PodmanService
 T = TypeVar("T")
 DEVICE = "pi-1"
 WAIT_SECONDS = 30.0
+STOP_SECONDS = 20.0
 
 
 class Stack:
@@ -134,7 +135,8 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                # What `stop_agent` asks for when the agent does not end.
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **(environment or {})},
             )
 
     def kill_agent(self) -> None:
@@ -145,10 +147,16 @@ class Stack:
             self._agent = None
 
     def stop_agent(self) -> int:
-        """SIGTERM; returns the exit code."""
+        """SIGTERM; returns the exit code. An agent that goes on must say where each of its threads is."""
         assert self._agent is not None
         self._agent.terminate()
-        code = self._agent.wait(20)
+        try:
+            code = self._agent.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._agent.send_signal(signal.SIGABRT)
+            self._agent.wait()
+            log = "\n".join(self.log().splitlines()[-200:])
+            raise AssertionError(f"the agent did not end within {STOP_SECONDS:.0f} s of SIGTERM\n{log}") from None
         self._agent = None
         return code
 

@@ -16,6 +16,7 @@ from tests.support.lazy_rig import SPAN_SIZE, Rig, TestImage, content, push_imag
 from tests.support.registry import Registry
 
 CHANGED: Final = "data/05"
+FOR_UPDATES: Final = ("--for-updates",)
 OLD: Final = content(1)
 NEW: Final = {
     **OLD,
@@ -32,7 +33,7 @@ def push_once(registry: Registry, repository: str, tag: str, files: Mapping[str,
     """Push an image with its index, once for all tests."""
     key = (registry.address, repository, tag)
     if key not in _pushed:
-        _pushed[key] = push_image(registry, repository, [files], tag=tag)
+        _pushed[key] = push_image(registry, repository, [files], tag=tag, options=FOR_UPDATES)
     return _pushed[key]
 
 
@@ -79,7 +80,7 @@ def push_in_process(monkeypatch: pytest.MonkeyPatch, registry: Registry, referen
     conf = registry.store.parent / "push.conf"
     write_registries(conf, registry.address)
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
-    options = ("--span-size", str(SPAN_SIZE), "--min-layer-size", "0")
+    options = ("--span-size", str(SPAN_SIZE), "--min-layer-size", "0", *FOR_UPDATES)
     assert cli.main(("image", "index", "push", reference, *options)) == 0, sys.stderr
 
 

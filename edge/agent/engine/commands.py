@@ -1,7 +1,8 @@
 """Commands over MQTT: stored before they are answered, done once, answered again as often as they come.
 
 A command that was under way when the agent died is taken up again: `stopTask`, `describe` and `pullImage` may be done
-twice without harm; a log that was followed has lost its follower, and ends FAILED.
+twice without harm; `updateAgent` went on by itself meanwhile, and is asked how it ended; a log that was followed has
+lost its follower, and ends FAILED.
 """
 
 import json
@@ -21,6 +22,7 @@ from edge.model.assignment import STOPPED_BY_OPERATOR_REASON
 from edge.model.describe import describe_task
 from edge.model.documents import Command, CommandStatus, Operation
 from edge.model.identifiers import TaskId
+from edge.model.runtime_update import DEFAULT_WINDOW_SECONDS, BundleReference, UpdateRequest
 from edge.model.task import StopCode
 
 _log = logging.getLogger(__name__)
@@ -49,6 +51,12 @@ class _PullImage(_Parameters):
     image: Annotated[str, Field(min_length=1, max_length=512)]
 
 
+class _UpdateAgent(_Parameters):
+    ref: BundleReference | None = None
+    file: str | None = None
+    window_seconds: int = DEFAULT_WINDOW_SECONDS
+
+
 class _Logs(_Parameters):
     task_id: TaskId
     container: str | None = None
@@ -61,6 +69,7 @@ _MODELS: Final[Mapping[Operation, type[_Parameters]]] = {
     Operation.DESCRIBE: _Describe,
     Operation.PULL_IMAGE: _PullImage,
     Operation.LOGS: _Logs,
+    Operation.UPDATE_AGENT: _UpdateAgent,
 }
 
 
@@ -69,6 +78,10 @@ class Bench(Protocol):
 
     def pull_image(self, command_id: str, reference: str) -> None:
         """Fetch an image whether or not it is there."""
+        ...
+
+    def update_agent(self, request: UpdateRequest) -> None:
+        """Put another version of `edge` in this one's place; the request's id is the command's."""
         ...
 
     def read_log(self, command_id: str, request: LogRequest) -> None:
@@ -108,7 +121,9 @@ class Commands:
         Raises:
             InvalidInputError: The device does not know the operation, or its parameters are wrong.
         """
-        _parameters(command.op, command.parameters)
+        parameters = _parameters(command.op, command.parameters)
+        if isinstance(parameters, _UpdateAgent):
+            _update_request(command.id, parameters)
         return StoredCommand(
             command.id,
             command.op,
@@ -129,6 +144,8 @@ class Commands:
                 self._describe(command.id, parameters, change)
             case _PullImage():
                 self._bench.pull_image(command.id, parameters.image)
+            case _UpdateAgent():
+                self._bench.update_agent(_update_request(command.id, parameters))
             case _Logs():
                 self._logs(command, parameters, change)
             case _:
@@ -209,6 +226,16 @@ class Commands:
 
     def _unknown_task(self, command_id: str, task_id: str, change: Change) -> None:
         self.ended(command_id, CommandStatus.FAILED, {}, f"this device has no task {task_id}", change)
+
+
+def _update_request(command_id: str, parameters: _UpdateAgent) -> UpdateRequest:
+    try:
+        return UpdateRequest(
+            id=command_id, ref=parameters.ref, file=parameters.file, window_seconds=parameters.window_seconds
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidInputError(f"the parameters of updateAgent are wrong: {first['msg']}") from error
 
 
 def _parameters(op: str, parameters: Mapping[str, Any]) -> _Parameters:

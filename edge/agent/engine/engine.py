@@ -7,15 +7,15 @@ and no step that follows from a revision begins before the revision is.
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, assert_never
+from typing import Final, assert_never
 
+from edge.agent.engine.audit_trail import AuditTrail
 from edge.agent.engine.backoff import Backoff
 from edge.agent.engine.believing import Belief
 from edge.agent.engine.clock_floor import ClockFloor
-from edge.agent.engine.commands import Bench, Commands
+from edge.agent.engine.commands import Commands
 from edge.agent.engine.events import (
+    BirthChanged,
     BrokerReported,
     CommandEnded,
     ContainerEvent,
@@ -27,23 +27,23 @@ from edge.agent.engine.events import (
     ImagesSeen,
     ListingFailed,
     LocalAsked,
+    ProfilesSeen,
     PullBegan,
     StepFailed,
     StepSucceeded,
     StopRequested,
+    Witnessed,
 )
 from edge.agent.engine.heads import Heads
-from edge.agent.engine.health_checks import Checkers, HealthChecks
+from edge.agent.engine.health_checks import HealthChecks
 from edge.agent.engine.inbox import Inbox
-from edge.agent.engine.intake import ExpiredError, Judge, revision_of
-from edge.agent.engine.log_streams import LogStreams
+from edge.agent.engine.intake import ExpiredError, revision_of
 from edge.agent.engine.own_work import OwnWork
-from edge.agent.engine.ports import Clock
-from edge.agent.engine.reconciler import Hands, Reconciler
-from edge.agent.engine.reports import Reporter
+from edge.agent.engine.parts import Parts
+from edge.agent.engine.reconciler import Reconciler
 from edge.agent.engine.uplink import REFUSED, Uplink
-from edge.agent.store.state import Change, StateStore
-from edge.errors import EdgeError, InvalidInputError, StoreError, SupersededError
+from edge.agent.store.state import Change, StoredCommand
+from edge.errors import EdgeError, InvalidInputError, SecretUnavailableError, StoreError, SupersededError
 from edge.model.assignment import Assignment
 from edge.model.describe import applied
 from edge.model.documents import (
@@ -54,9 +54,10 @@ from edge.model.documents import (
     RevisionAck,
     RevisionOutcome,
 )
+from edge.model.plan import StartContainer, Step
+from edge.model.secrets import secrets_of
 from edge.model.topics import parse_command, parse_device
 from edge.mqtt.broker import (
-    Broker,
     BrokerEvent,
     Connected,
     Disconnected,
@@ -69,49 +70,10 @@ from edge.mqtt.broker import (
 
 _log = logging.getLogger(__name__)
 
-CLEANUP_SECONDS: Final = 3 * 3600.0
-"""How long a stopped task's containers are kept to be looked at; the ECS agent's default."""
+READY_SECONDS: Final = 10.0
+"""How long a container without a health check runs until its start is taken to be over."""
 IDLE_SECONDS: Final = 30.0
 """After so long without an event the memory of the last work is given back."""
-
-
-class Inspector(Hands, Bench, Checkers, Protocol):
-    """Everything that is done on workers."""
-
-    def inspect(self, runtime_id: str) -> None:
-        """Look at a container; answered by `ContainerInspected`."""
-        ...
-
-    def protect_images(self, image_ids: frozenset[str]) -> None:
-        """Say which images are needed; no answer."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an engine is made of; `agent.app` wires the real ones, a test its own.
-
-    Attributes:
-        connection_changed: Told why there is no connection, or nothing when there is, for who looks at the device.
-        idle: Called once after each time of quiet.
-        heard: Is told what the broker's thread says, on that thread; true when it was nothing for the engine.
-        telemetry: How the outbox's streams stand.
-        time_passed: Told a time that has passed, while the clock is in doubt.
-    """
-
-    store: StateStore
-    broker: Broker
-    clock: Clock
-    judge: Judge
-    reporter: Reporter
-    hands: Inspector
-    streams: LogStreams
-    connection_changed: Callable[[str], None] = lambda _problem: None
-    idle: Callable[[], None] = lambda: None
-    cleanup_seconds: float = CLEANUP_SECONDS
-    heard: Callable[[BrokerEvent], bool] = lambda _event: False
-    telemetry: Callable[[], list[dict[str, Any]]] = list
-    time_passed: Callable[[str], None] = lambda _time: None
 
 
 class Engine:
@@ -124,8 +86,10 @@ class Engine:
         self._clock = parts.clock
         self._topics = parts.reporter.topics
         self._boot_id = parts.reporter.facts.boot_id
+        self._audit = AuditTrail(self._store, self._clock.monotonic, parts.audit)
         self._revision = int(self._store.meta("revision") or 0)
         self._belief = Belief(self._store, parts.judge, self._revision)
+        parts.trusts(self._belief.judge.trust)
         self._heads = Heads(self._belief)
         self._floor = ClockFloor(self._clock, parts.time_passed)
         self._envelope_digest = self._store.meta("envelope_digest") or b""
@@ -133,7 +97,9 @@ class Engine:
         self._reported_version = int(self._store.meta("reported_version") or 0)
         self._problem = ""
         self._protected: frozenset[str] | None = None
+        self._started: frozenset[str] = frozenset()
         self._session = ""
+        self._secrets: dict[str, int] = {}
         self._engine_version = ""
         self._stopping = False
         self._turned_at = self._clock.monotonic()
@@ -150,12 +116,13 @@ class Engine:
             has_assignment=self._revision > 0,
         )
         self._health = HealthChecks(self._reconciler, self._clock, parts.hands)
-        self._own = OwnWork(self._store, self._reconciler, self._clock, parts.reporter)
+        self._own = OwnWork(self._store, self._reconciler, self._clock, parts.reporter, self._audit)
         self._uplink = Uplink(parts.broker, self._topics, self._store, self._reported)
         identity = parts.reporter.identity
         self._commands = Commands(
-            self._store, self._reconciler, parts.hands, (identity.cluster, identity.device), self._uplink.answer
+            self._store, self._reconciler, parts.hands, (identity.cluster, identity.device), self._command_answered
         )
+        self._audit.note("agentStarted", version=parts.reporter.agent_version, boot_id=self._boot_id)
         self._resume()
 
     def run(self) -> None:
@@ -164,10 +131,11 @@ class Engine:
         idle = False
         while not self._stopping:
             self._turn()
+            self._parts.alive()
             event = self._inbox.get(self._patience(idle=idle))
-            idle = event is None
-            if event is None:
+            if event is None and not idle:
                 self._parts.idle()
+            idle = event is None
             while event is not None:
                 self._handle(event)
                 event = self._inbox.get(0)
@@ -191,10 +159,12 @@ class Engine:
             self._health.tend()
             self._reconciler.dispatch()
             self._protect_images()
+            self._tell_started()
         self._take_up_unstored()
         stored = self._commit()
         if stored:
             self._acknowledge_applied()
+            self._audit.pass_on()
         self._own.answer(problem="" if stored else self._problem)
         self._uplink.pump(stored=stored)
 
@@ -203,6 +173,15 @@ class Engine:
         if needed != self._protected and self._reconciler.adopted:
             self._protected = needed
             self._parts.hands.protect_images(needed)
+
+    def _tell_started(self) -> None:
+        """What an image's start reads ends when it is first healthy; without a health check, soon after it runs."""
+        healthy, running = self._reconciler.images_started()
+        for image_ids, seconds in ((healthy, 0.0), (running, READY_SECONDS)):
+            if new := image_ids - self._started:
+                self._parts.hands.images_started(new, seconds)
+        # Of an image that no container runs any more, the next start is another one.
+        self._started = healthy | running
 
     def _patience(self, *, idle: bool) -> float | None:
         now = self._clock.monotonic()
@@ -214,6 +193,8 @@ class Engine:
             self._store_retries.next_due(self._turned_at),
         ]
         due = [max(0.001, t - now) for t in times if t is not None]
+        if self._parts.alive_seconds is not None:
+            due.append(self._parts.alive_seconds)
         return min([*due, *([] if idle else [IDLE_SECONDS])], default=None)
 
     # --- facts ------------------------------------------------------------------------------------------------
@@ -227,8 +208,14 @@ class Engine:
                 self._commands.ended(event.command_id, event.status, event.result, event.reason, change)
             case ContainerExited():
                 self._parts.hands.inspect(event.runtime_id)
+            case BirthChanged():
+                self._uplink.birth_changed(self._parts.reporter.birth(self._engine_version))
+            case Witnessed():
+                self._audit.note(event.what, **event.fields)
             case LocalAsked():
                 self._own.asked(event)
+            case ProfilesSeen():
+                self._uplink.profiles_changed(event.profiles)
             case StopRequested():
                 self._stopping = True
             case _:
@@ -237,8 +224,10 @@ class Engine:
     def _containers_said(self, event: ContainerEvent) -> None:
         match event:
             case StepSucceeded():
+                self._note_secrets(event.step)
                 self._reconciler.step_succeeded(event.step, event.outcome)
             case StepFailed():
+                self._note_secrets(event.step, event.error)
                 self._reconciler.step_failed(event.step, event.error)
             case ImagesSeen():
                 self._reconciler.images_seen(event.arrivals)
@@ -254,6 +243,7 @@ class Engine:
                 self._reconciler.listed(event.found)
                 self._floor.note(self._reconciler.change)
                 self._learn_version(event.engine_version)
+                self._parts.containers_found()
             case ListingFailed():
                 self._reconciler.listing_failed(event.error)
             case _:
@@ -312,13 +302,28 @@ class Engine:
             if not self._unstored:
                 self._store_retries.succeeded("message")
 
+    def _note_secrets(self, step: Step, error: EdgeError | None = None) -> None:
+        task = self._reconciler.tasks.get(step.task_id)
+        if task is None or not isinstance(step, StartContainer):
+            return
+        where = {"task": step.task_id, "container": step.container}
+        if isinstance(error, SecretUnavailableError):
+            self._audit.note_refusal("secrets", outcome="NOT_OPENED", reason=str(error), **where)
+        elif error is None and (names := sorted(set(secrets_of(task.definition, step.container).values()))):
+            told = [f"{name} version {self._secrets.get(name, 0)}" for name in names]
+            self._audit.note("secrets", outcome="OPENED", names=told, **where)
+
     def _trust(self, message: MessageReceived) -> None:
         before = self._belief.problem
         if self._belief.follow(message.payload):
+            self._audit.note("trust", version=self._belief.version, outcome="FOLLOWED")
+            self._parts.trusts(self._belief.judge.trust)
             # What was refused because of its keys may count now: the broker gives it again.
             self._parts.broker.subscribe(((self._topics.desired, 1),))
         elif before == self._belief.problem:
             return
+        elif self._belief.problem:
+            self._audit.note_refusal("trust", outcome="REFUSED", reason=self._belief.problem)
         self._uplink.tasks_changed()
 
     def _head(self, message: MessageReceived) -> None:
@@ -350,7 +355,8 @@ class Engine:
             "outcome": RevisionOutcome.ACCEPTED.value.encode(),
             **self._belief.counted(judged.key_ids, revision),
         }
-        self._store.commit(Change(meta=meta))
+        self._audit.note("revision", revision=revision, outcome="ACCEPTED", keys=list(judged.key_ids))
+        self._write(Change(meta=meta))
         self._belief.count(judged.key_ids, revision)
         self._revision, self._envelope_digest = revision, digest
         self._acked = RevisionOutcome.ACCEPTED
@@ -358,7 +364,18 @@ class Engine:
         self._uplink.tasks_changed()
         self._answer_revision(revision, RevisionOutcome.ACCEPTED)
 
+    def _write(self, change: Change) -> None:
+        """Store a change that the newest record of the audit trail is about; raises as the store does."""
+        try:
+            self._store.commit(self._audit.stamped(change))
+        except StoreError:
+            self._audit.withdraw()
+            raise
+        self._audit.stored()
+
     def _assign(self, assignment: Assignment) -> None:
+        self._secrets = {one.name: one.version for one in assignment.secrets}
+        self._parts.hands.know_secrets(assignment.secrets)
         self._reconciler.assign(assignment)
         self._own.assign(assignment)
 
@@ -366,7 +383,9 @@ class Engine:
         outcome = RevisionOutcome.SUPERSEDED if isinstance(error, SupersededError) else RevisionOutcome.REJECTED
         problems = error.problems if isinstance(error, InvalidInputError) else ()
         errors = [Problem(path=path, message=text) for path, text in problems] or [Problem(path="", message=str(error))]
-        _log.warning("desired state refused (%s): %s", outcome.value, "; ".join(e.message for e in errors))
+        told = "; ".join(e.message for e in errors)
+        self._audit.note_refusal("revision", revision=revision, outcome=outcome.value, reason=told)
+        _log.warning("desired state refused (%s): %s", outcome.value, told)
         self._uplink.acknowledge_revision(RevisionAck(revision=revision, outcome=outcome, errors=errors))
 
     def _answer_revision(self, revision: int, outcome: RevisionOutcome) -> None:
@@ -381,6 +400,7 @@ class Engine:
             back = self._own.rolled_back()
             self._acked = RevisionOutcome.ROLLED_BACK if back else RevisionOutcome.APPLIED
             self._reconciler.change.meta["outcome"] = self._acked.value.encode()
+            self._audit.note("revision", revision=self._revision, outcome=self._acked.value)
             self._commit()
             self._answer_revision(self._revision, self._acked)
 
@@ -392,7 +412,7 @@ class Engine:
             self._uplink.answer(known)
             return
         try:
-            command = self._belief.judge.command(
+            command, key_ids = self._belief.judge.command(
                 message.payload,
                 op=op,
                 command_id=command_id,
@@ -405,10 +425,18 @@ class Engine:
         except EdgeError as error:
             status = CommandStatus.EXPIRED if isinstance(error, ExpiredError) else CommandStatus.REJECTED
             _log.warning("command %s/%s refused: %s", op, command_id, error)
+            self._audit.note_refusal("command", op=op, id=command_id, outcome=status.value, reason=str(error))
             self._uplink.refuse(CommandResult(id=command_id, op=op, status=status, reason=str(error)))
             return
-        self._store.commit(Change(commands={stored.id: stored}))
+        self._audit.note("command", op=op, id=command_id, outcome="ACCEPTED", keys=list(key_ids))
+        self._write(Change(commands={stored.id: stored}))
         self._commands.begin(stored, self._reconciler.change)
+
+    def _command_answered(self, command: StoredCommand) -> None:
+        if command.status is not CommandStatus.RUNNING:
+            reason = command.reason
+            self._audit.note("command", op=command.op, id=command.id, outcome=command.status.value, reason=reason)
+        self._uplink.answer(command)
 
     # --- store and link ---------------------------------------------------------------------------------------
 
@@ -430,7 +458,7 @@ class Engine:
     def _commit(self) -> bool:
         """Write what changed; on a full disk it is kept in memory, and tried again."""
         change = self._reconciler.change
-        if not change:
+        if not change and not self._audit.has_news:
             return True
         self._floor.note(change, 60.0)
         if "commit" in self._store_retries.waiting(self._clock.monotonic()):
@@ -440,10 +468,11 @@ class Engine:
             change.meta["reported_version"] = str(self._reported_version).encode()
             self._uplink.tasks_changed()
         try:
-            self._store.commit(change)
+            self._store.commit(self._audit.stamped(change))
         except StoreError as error:
             self._store_failed("commit", error)
             return False
+        self._audit.stored()
         self._store_retries.succeeded("commit")
         self._set_problem("")
         self._reconciler.change = Change()
@@ -474,7 +503,12 @@ class Engine:
             problem=self._problem,
             maximum_bytes=maximum_bytes,
             arrivals=self._reconciler.arrivals,
-            own={**self._own.describe(), "telemetry": self._parts.telemetry(), "trust": self._heads.describe()},
+            own={
+                **self._own.describe(),
+                "telemetry": self._parts.telemetry(),
+                "trust": self._heads.describe(),
+                "audit": self._audit.describe(),
+            },
         )
 
     def _new_will(self) -> Will:

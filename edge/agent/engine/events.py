@@ -9,6 +9,7 @@ from edge.agent.engine.ports import FoundContainer, Image, ImageArrival
 from edge.errors import EdgeError
 from edge.model.documents import CommandStatus
 from edge.model.plan import Step
+from edge.model.start_profile import StartProfile
 from edge.mqtt.broker import BrokerEvent
 
 StepOutcome = Image | FoundContainer | None
@@ -44,6 +45,13 @@ class ImagesSeen:
     """How much has arrived of the images that start before they have; all of them."""
 
     arrivals: tuple[ImageArrival, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilesSeen:
+    """What the images of this device read when they start; all that is known."""
+
+    profiles: tuple[StartProfile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,19 @@ class LocalAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Something happened outside the engine that belongs into the audit trail."""
+
+    what: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BirthChanged:
+    """What the device is has more to it than when it was told last."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The agent should end; containers go on."""
 
@@ -130,4 +151,14 @@ ContainerEvent = (
     | ListingFailed
 )
 """What the container engine's side has to say."""
-Event = ContainerEvent | ContainerExited | BrokerReported | CommandEnded | LocalAsked | StopRequested
+Event = (
+    ContainerEvent
+    | ContainerExited
+    | ProfilesSeen
+    | BrokerReported
+    | BirthChanged
+    | Witnessed
+    | CommandEnded
+    | LocalAsked
+    | StopRequested
+)

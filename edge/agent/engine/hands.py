@@ -5,7 +5,7 @@ A worker never touches the engine's state: it is given values, and puts a past-t
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from edge.agent.engine.adoption import container_of
@@ -22,8 +22,18 @@ from edge.agent.engine.events import (
     StepOutcome,
     StepSucceeded,
 )
+from edge.agent.engine.image_gate import ImageGate
 from edge.agent.engine.log_streams import LogRequest, LogStreams, read_lines
-from edge.agent.engine.ports import ContainerEngine, FoundContainer, Host
+from edge.agent.engine.ports import (
+    ContainerEngine,
+    FoundContainer,
+    Host,
+    Identities,
+    Nobody,
+    NoUpdates,
+    Updates,
+    Vault,
+)
 from edge.agent.engine.steps import Identity, StepRunner
 from edge.agent.engine.workers import Workers
 from edge.agent.telemetry.ports import RunningContainer, Unobserved, Workloads
@@ -32,6 +42,8 @@ from edge.model.container_spec import LABEL_DEVICE
 from edge.model.documents import CommandStatus
 from edge.model.host_ports import assign_ports
 from edge.model.plan import FetchImage, Step
+from edge.model.runtime_update import Outcome, UpdateRequest, told
+from edge.model.secrets import DesiredSecret
 from edge.model.task import HostPort, Task
 from edge.model.task_definition import TaskDefinition, parse_task_definition
 from edge.model.task_definition_life import HealthCheck
@@ -63,8 +75,13 @@ class WorkerHands:
         streams: LogStreams,
         inbox: Callable[[Event], None],
         *,
+        vault: Vault,
         telemetry: Workloads | None = None,
+        identities: Identities | None = None,
+        gate: ImageGate | None = None,
+        updates: Updates | None = None,
     ) -> None:
+        self._identities = identities or Nobody()
         self._engine = engine
         self._host = host
         self._identity = identity
@@ -72,10 +89,14 @@ class WorkerHands:
         self._put = inbox
         self._random = random.Random()  # noqa: S311 - a port is no secret
         self._telemetry = telemetry or Unobserved()
-        self._runner = StepRunner(engine, host, identity, self._telemetry)
+        self._runner = StepRunner(
+            engine, host, identity, vault, telemetry=self._telemetry, identities=self._identities, gate=gate
+        )
         self._pulls = Workers("pull", PULLS)
         self._steps = Workers("step", STEPS)
         self._checks = Workers("check", CHECKS)
+        self._updates = updates or NoUpdates()
+        self._upgrades = Workers("update", 1)
 
     # --- reconciler.Hands
 
@@ -132,6 +153,7 @@ class WorkerHands:
     def watch(self, container: FoundContainer) -> None:
         """Tell when the container's process is gone, and how the container is then."""
         self._telemetry.runs(RunningContainer(container.runtime_id, container.pid, *container_of(container)))
+        self._identities.runs(container)
         self._engine.watch_exit(container, self._exited)
 
     def remove_orphan(self, container: FoundContainer) -> None:
@@ -164,6 +186,7 @@ class WorkerHands:
 
     def _exited(self, runtime_id: str) -> None:
         self._telemetry.ended(runtime_id)
+        self._identities.ended(runtime_id)
         self._put(ContainerExited(runtime_id))
 
     def inspect(self, runtime_id: str) -> None:
@@ -190,6 +213,17 @@ class WorkerHands:
 
         self._steps.submit(job)
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """Say of which images a container is ready, or will be."""
+
+        def job() -> None:
+            try:
+                self._engine.images_started(image_ids, after_seconds)
+            except EdgeError as error:
+                _log.warning("cannot say that images have started: %s", error)
+
+        self._steps.submit(job)
+
     def check_health(self, task_id: str, container: str, runtime_id: str, check: HealthCheck) -> None:
         """Run a health check."""
 
@@ -203,17 +237,34 @@ class WorkerHands:
 
         self._checks.submit(job)
 
+    def know_secrets(self, secrets: Iterable[DesiredSecret]) -> None:
+        """These are the secrets in force."""
+        self._runner.know_secrets(secrets)
+
     # --- commands.Bench
 
     def pull_image(self, command_id: str, reference: str) -> None:
         """Fetch an image whether or not it is there."""
 
         def job() -> Mapping[str, Any]:
-            image = self._engine.pull(reference, self._identity.architecture)
+            image = self._runner.pull(reference)
             described = {"imageId": image.image_id, "digest": image.digest, "architecture": image.architecture}
             return {"image": {"reference": reference, **described}}
 
         self._pulls.submit(lambda: self._finish(command_id, job))
+
+    def update_agent(self, request: UpdateRequest) -> None:
+        """Have another version of `edge` installed; the answer may come from the agent after this one."""
+
+        def job() -> None:
+            self._put(CommandEnded(request.id, CommandStatus.RUNNING, {}, ""))
+            result = self._updates.carry_out(request)
+            good = result.outcome is Outcome.INSTALLED
+            status = CommandStatus.SUCCEEDED if good else CommandStatus.FAILED
+            told_as = {"outcome": result.outcome.value, "version": result.version, "previous": result.previous}
+            self._put(CommandEnded(request.id, status, told_as, "" if good else told(result)))
+
+        self._upgrades.submit(job)
 
     def read_log(self, command_id: str, request: LogRequest) -> None:
         """Read lines that were written."""

@@ -92,36 +92,45 @@ class Judge:
             raise SupersededError(f"revision {state.revision} is not newer than revision {in_force}, which is in force")
         problems = [
             (name, f"this version of edge does not know {name}; update the device first")
-            for name in ("policies", "secrets")
+            for name in ("policies",)
             if getattr(state, name)
         ]
         definitions = self._definitions(state, problems)
         _check_tasks(state, definitions, tasks, problems)
         problems.extend(device_work_problems(state, definitions))
+        problems.extend(_secrets_twice(state))
         if problems:
             raise InvalidInputError(
                 f"revision {state.revision} has {len(problems)} problem{'s' * (len(problems) > 1)}",
                 problems=tuple(problems[:_MAXIMUM_PROBLEMS]),
             )
         return Assignment(
-            state.revision, tuple(state.tasks), definitions, tuple(state.services), tuple(state.schedules)
+            state.revision,
+            tuple(state.tasks),
+            definitions,
+            tuple(state.services),
+            tuple(state.schedules),
+            tuple(state.secrets),
         )
 
-    def command(self, data: bytes, *, op: str, command_id: str, now: str, clock_is_good: bool) -> Command:
-        """Return the command in an envelope that came on the topic of `op` and `command_id`.
+    def command(
+        self, data: bytes, *, op: str, command_id: str, now: str, clock_is_good: bool
+    ) -> tuple[Command, tuple[str, ...]]:
+        """Return the command in an envelope that came on the topic of `op` and `command_id`, and which keys signed it.
 
         Raises:
             TrustError: Malformed, not signed by whom it must be, or meant for another device or topic.
             ExpiredError: It came too late, by a clock that is known good.
             InvalidInputError: Signed, and still wrong.
         """
-        command = _parse(Command, self._open(data, COMMAND_TYPE).payload)
+        found = self._open(data, COMMAND_TYPE)
+        command = _parse(Command, found.payload)
         self._check_address(command.cluster, command.device)
         if (command.op, command.id) != (op, command_id):
             raise TrustError(f"the command is {command.op}/{command.id}, its topic says {op}/{command_id}")
         if clock_is_good and _instant(command.expires_at) < _instant(now):
             raise ExpiredError(f"the command expired at {command.expires_at}; it is {now}")
-        return command
+        return command, found.key_ids
 
     def head(self, data: bytes, *, nonce: str) -> Head:
         """Return the head in an envelope that answers the question of `nonce`.
@@ -187,6 +196,14 @@ def _check_tasks(
             problems.append(
                 (f"{path}.taskDefinition", "a task keeps its definition for life; give the new one a new task id")
             )
+
+
+def _secrets_twice(state: DesiredState) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for index, secret in enumerate(state.secrets):
+        if secret.name in seen:
+            yield f"secrets[{index}].name", f"{secret.name} is there twice"
+        seen.add(secret.name)
 
 
 def device_work_problems(

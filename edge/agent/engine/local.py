@@ -23,6 +23,10 @@ MAXIMUM_TASKS: Final = 32
 """Tasks begun at the device that have not stopped."""
 
 
+def _unnoted(_what: str, **_fields: object) -> None:
+    """For a desk without an audit trail."""
+
+
 class Desk:
     """Answers; only the engine's thread touches it."""
 
@@ -33,11 +37,13 @@ class Desk:
         identity: Identity,
         *,
         describe_event: Callable[[Mapping[str, Any]], tuple[str, bytes]],
+        audit: Callable[..., None] = _unnoted,
     ) -> None:
         self._reconciler = reconciler
         self._clock = clock
         self._identity = identity
         self._describe_event = describe_event
+        self._audit = audit
         self._definitions: Mapping[str, AcceptedDefinition] = {}
 
     def assign(self, assignment: Assignment) -> None:
@@ -94,6 +100,17 @@ class Desk:
 
     def _given(self, document: Mapping[str, Any]) -> tuple[str, AcceptedDefinition]:
         definition = parse_task_definition(dict(document))
+        if any(container.secrets for container in definition.container_definitions):
+            # Else whoever may start tasks here could read every secret of the device.
+            raise InvalidInputError(
+                "a task definition that is given at the device cannot name secrets",
+                hint="Run one that the device has from the fleet, by its name.",
+            )
+        if definition.task_role_arn:
+            raise InvalidInputError(
+                "a task definition that is given at the device cannot have a role",
+                hint="Who has which role is the fleet's to say: run one that the device has from it.",
+            )
         problems = tuple(self._identity.policy.problems(definition))
         if problems:
             raise InvalidInputError("this device's policy forbids it", problems=problems)
@@ -135,3 +152,5 @@ class Desk:
             **more,
         }
         self._reconciler.change.events.append(self._describe_event(detail))
+        who = {"user": peer.name, "uid": peer.uid}
+        self._audit("local", action=action, outcome="DONE", tasks=[task.task_id for task in tasks], **who, **more)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from edge.agent.engine.audit_trail import AuditTrail
 from edge.agent.engine.events import LocalAsked
 from edge.agent.engine.local import Desk
 from edge.agent.engine.ports import Clock
@@ -20,7 +21,15 @@ from edge.model.documents import Problem
 class OwnWork:
     """Only the engine's thread touches it."""
 
-    def __init__(self, store: StateStore, reconciler: Reconciler, clock: Clock, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        reconciler: Reconciler,
+        clock: Clock,
+        reporter: Reporter,
+        audit: AuditTrail,
+    ) -> None:
+        self._audit = audit
         identity = reporter.identity
         self._services = Services(
             store.meta_of(SERVICE_META),
@@ -30,7 +39,7 @@ class OwnWork:
             cluster=identity.cluster,
         )
         self._schedules = Schedules(store.meta_of(SCHEDULE_META), reconciler, clock)
-        self._desk = Desk(reconciler, clock, identity, describe_event=reporter.local_event)
+        self._desk = Desk(reconciler, clock, identity, describe_event=reporter.local_event, audit=audit.note)
         self._answers: list[tuple[LocalAsked, dict[str, Any]]] = []
 
     def assign(self, assignment: Assignment) -> None:
@@ -76,6 +85,8 @@ class OwnWork:
         try:
             self._answers.append((asked, self._desk.answer(asked.request, asked.peer)))
         except EdgeError as error:
+            who = {"user": asked.peer.name, "uid": asked.peer.uid}
+            self._audit.note_refusal("local", action=asked.request.op, outcome="REFUSED", reason=str(error), **who)
             asked.answer(error)
 
     def answer(self, *, problem: str) -> None:

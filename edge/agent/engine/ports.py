@@ -4,12 +4,15 @@ Only what this project does not control is behind a port: the container engine, 
 (The broker's port is `edge.mqtt.broker`; SQLite is ours and is used directly.)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from edge.model.container_spec import ContainerSpec, VolumeSpec
+from edge.model.runtime_update import Outcome, UpdateRequest, UpdateResult
+from edge.model.secrets import DesiredSecret
 
 
 class EngineStatus(StrEnum):
@@ -113,8 +116,14 @@ class ContainerEngine(Protocol):
         """Return the engine's version, `4.3.1`."""
         ...
 
-    def pull(self, reference: str, architecture: str) -> Image:
+    def pull(self, reference: str, architecture: str, *, proven: bool = False) -> Image:
         """Fetch an image and return it; an image that is there already by that very digest is not fetched again.
+
+        Args:
+            reference: The image.
+            architecture: As OCI names it.
+            proven: Its manifest is proven to be the right one, and everything a container reads of it must be what
+                that manifest says, from the first byte on.
 
         Raises:
             ImagePullError: The registry answered and there is no such image, or not for us.
@@ -130,8 +139,14 @@ class ContainerEngine(Protocol):
         """Say which images (by id) tasks need, all of them: whoever makes space by itself leaves those alone."""
         ...
 
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """Say that containers of images (by id) are ready, or will be in so many seconds if nothing else is heard."""
+        ...
+
     def create(self, spec: ContainerSpec) -> str:
         """Make a container and return its runtime id; it does not run yet. Missing bind sources are created.
+
+        Of its secrets only the names and places are needed now, and told to nobody; their values at each start.
 
         Raises:
             NameInUseError: A container of `spec.name` is there already.
@@ -141,6 +156,9 @@ class ContainerEngine(Protocol):
 
     def start(self, runtime_id: str) -> FoundContainer:
         """Start a created or exited container and return it as it is right after; a running one is left alone.
+
+        The values of its secrets stand in their files while this lasts. When it returns, nothing that the engine keeps
+        on a disk or tells has them.
 
         Raises:
             PortInUseError: A host port is taken.
@@ -166,6 +184,10 @@ class ContainerEngine(Protocol):
 
     def list_labelled(self, label: str, value: str) -> tuple[FoundContainer, ...]:
         """Return all containers, running or not, that carry `label=value`."""
+        ...
+
+    def forget_secrets(self, files: Sequence[str]) -> None:
+        """The container whose secrets stood in these files is gone: forget their places."""
         ...
 
     def create_volume(self, spec: VolumeSpec) -> None:
@@ -212,6 +234,77 @@ class ContainerEngine(Protocol):
         ...
 
 
+class Vault(Protocol):
+    """Opens secrets, for as long as a container takes to start."""
+
+    def files(self, task_id: str, container: str, variables: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return `(variable, file)`: where the values of a container's secrets stand at each of its starts.
+
+        Raises:
+            SecretUnavailableError: This host has no place for them that is only in memory.
+        """
+        ...
+
+    def opened(self, secrets: Sequence[tuple[str, DesiredSecret]]) -> AbstractContextManager[None]:
+        """Let the values of `(file, secret)` pairs stand in their files inside the `with`.
+
+        Raises:
+            SecretUnavailableError: One of them does not open: it is for another device, of another name or version,
+                or was changed. None of them stands anywhere then.
+        """
+        ...
+
+
+class Identities(Protocol):
+    """Lets the containers of tasks with a role ask who they are. Nothing here may fail: no container waits for it."""
+
+    def environment(self, task_id: str, container: str) -> Mapping[str, str]:
+        """Return the variables by which a container that is about to be made will ask."""
+        ...
+
+    def runs(self, container: FoundContainer) -> None:
+        """The container's process runs; told of every one, and does not wait."""
+        ...
+
+    def ended(self, runtime_id: str) -> None:
+        """The container's process is gone."""
+        ...
+
+
+class Nobody:
+    """`Identities` of an agent that tells nobody."""
+
+    def environment(self, task_id: str, container: str) -> Mapping[str, str]:
+        """See `Identities`."""
+        del task_id, container
+        return {}
+
+    def runs(self, container: FoundContainer) -> None:
+        """See `Identities`."""
+
+    def ended(self, runtime_id: str) -> None:
+        """See `Identities`."""
+
+
+class Updates(Protocol):
+    """Whoever puts another version of `edge` in this one's place."""
+
+    def carry_out(self, request: UpdateRequest) -> UpdateResult:
+        """Have an update made and return how it ended; one that is under way, or has ended, is not begun again.
+
+        It may outlive this agent: the next one asks again with the same request.
+        """
+        ...
+
+
+class NoUpdates:
+    """Where there is nobody."""
+
+    def carry_out(self, request: UpdateRequest) -> UpdateResult:
+        """Refuse it."""
+        return UpdateResult(id=request.id, outcome=Outcome.FAILED, reason="this device does not update edge by itself")
+
+
 class Clock(Protocol):
     """Two clocks: one that may be wrong, one that only counts."""
 
@@ -247,6 +340,31 @@ class HostFacts:
     kernel: str
     os_name: str
     memory_limits: bool
+
+
+class Proofs(Protocol):
+    """What there is of an image's signatures, as bytes that nobody believes yet (`image_trust.evidence`)."""
+
+    def gather(self, reference: str, architecture: str) -> bytes:
+        """Fetch it.
+
+        Raises:
+            ImagePullError: The registry answered, and there is no such image.
+            RegistryUnavailableError: It did not answer in time.
+        """
+        ...
+
+    def kept(self, reference: str) -> tuple[bytes, ...]:
+        """Return what was kept for a reference, the newest first."""
+        ...
+
+    def keep(self, reference: str, image_id: str, data: bytes) -> None:
+        """Keep it for an image in the local store.
+
+        Raises:
+            StoreError: It cannot be kept; without it the image would not start without a network.
+        """
+        ...
 
 
 class Host(Protocol):

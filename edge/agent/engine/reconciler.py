@@ -43,6 +43,7 @@ from edge.model.plan import (
     key_of,
     plan,
 )
+from edge.model.secrets import secrets_of
 from edge.model.task import ContainerStatus, Health, HostPort, StopCode, Task, TaskStatus
 
 _log = logging.getLogger(__name__)
@@ -135,6 +136,13 @@ class Reconciler:
             else:
                 self._put_new(task)
             self._wait_for_engine(self.tasks[task_id])
+        # What a container waited for may have come with it.
+        self._retries.forget(
+            (task.task_id, c.name)
+            for task in self.tasks.values()
+            for c in task.containers
+            if secrets_of(task.definition, c.name) and not c.restarting
+        )
         self._remove_orphans()
 
     def stop(self, task_id: str, code: StopCode, reason: str) -> Task | None:
@@ -172,6 +180,18 @@ class Reconciler:
         complete = {arrival.image_id for arrival in arrivals if arrival.here >= arrival.size}
         for task in list(self.tasks.values()):
             self._put(lifecycle.images_complete(task, complete, self._clock.now()))
+
+    def images_started(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the ids of images of which a container is healthy, and of those of which one runs without a check."""
+        healthy, running = set[str](), set[str]()
+        for task in self.tasks.values():
+            for container in task.containers:
+                if container.image_id and container.status is ContainerStatus.RUNNING:
+                    if container.health is Health.HEALTHY:
+                        healthy.add(container.image_id)
+                    elif container.health is Health.NONE:
+                        running.add(container.image_id)
+        return frozenset(healthy), frozenset(running - healthy)
 
     def images_needed(self) -> frozenset[str]:
         """Return the ids of images that must not be removed: a container of a task is, or may be, made from them."""

@@ -33,6 +33,8 @@ class Reporter:
     clock: Clock
     agent_version: str
     new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    secrets_key: Callable[[], Mapping[str, Any]] = dict
+    """Returns the device's word on its key for secrets; empty while there is none."""
 
     @property
     def topics(self) -> Topics:
@@ -57,6 +59,7 @@ class Reporter:
             "edge.memory-limits": "enforced" if self.facts.memory_limits else "not enforced by this kernel",
             "edge.clock": "synchronized" if self.clock.is_synchronized() else "not synchronized",
         }
+        secrets_key = dict(self.secrets_key())
         return encode(
             {
                 "schemaVersion": 1,
@@ -68,6 +71,7 @@ class Reporter:
                 "attributes": attributes,
                 "capabilities": [*CAPABILITIES, *(f"edge.command.{operation}" for operation in Operation)],
             }
+            | ({"secretsKey": secrets_key} if secrets_key else {})
         )
 
     def reported(  # noqa: PLR0913 - the parts of one document

@@ -1,13 +1,24 @@
 """How each step of a plan is performed on the container engine: blocking, on a worker, tried again without harm."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from edge.agent.engine.adoption import container_of
 from edge.agent.engine.events import StepOutcome
-from edge.agent.engine.ports import ContainerEngine, EngineStatus, FoundContainer, Host, Image
+from edge.agent.engine.image_gate import ImageGate
+from edge.agent.engine.ports import (
+    ContainerEngine,
+    EngineStatus,
+    FoundContainer,
+    Host,
+    Identities,
+    Image,
+    Nobody,
+    Vault,
+)
 from edge.agent.telemetry.ports import Unobserved, Workloads
-from edge.errors import EngineError, NameInUseError, NoSuchContainerError
+from edge.errors import EngineError, NameInUseError, NoSuchContainerError, SecretUnavailableError
 from edge.model.container_spec import LABEL_DEFINITION_DIGEST, ContainerSpec
 from edge.model.container_spec_builder import (
     SpecContext,
@@ -26,6 +37,7 @@ from edge.model.plan import (
     Step,
     StopContainer,
 )
+from edge.model.secrets import DesiredSecret, secret_named
 from edge.model.task import Task
 from edge.model.task_definition import TaskDefinition
 
@@ -47,13 +59,29 @@ class Identity:
 class StepRunner:
     """Performs steps. Every method may be called again after it failed, or after nobody knows whether it did."""
 
-    def __init__(
-        self, engine: ContainerEngine, host: Host, identity: Identity, telemetry: Workloads | None = None
+    def __init__(  # noqa: PLR0913 - wired in one place
+        self,
+        engine: ContainerEngine,
+        host: Host,
+        identity: Identity,
+        vault: Vault,
+        *,
+        telemetry: Workloads | None = None,
+        identities: Identities | None = None,
+        gate: ImageGate | None = None,
     ) -> None:
+        self._identities = identities or Nobody()
         self._engine = engine
+        self._gate = gate or ImageGate(engine, identity.policy.images)
         self._host = host
         self._identity = identity
+        self._vault = vault
+        self._secrets: Mapping[str, DesiredSecret] = {}
         self._telemetry = telemetry or Unobserved()
+
+    def know_secrets(self, secrets: Iterable[DesiredSecret]) -> None:
+        """These are the secrets in force; from any thread."""
+        self._secrets = {one.name: one for one in secrets}
 
     def perform(self, step: Step, task: Task, definition: TaskDefinition) -> StepOutcome:
         """Perform one step of `task`.
@@ -69,12 +97,11 @@ class StepRunner:
         match step:
             case FetchImage():
                 image = self.local_image(step, task, definition)
-                return image or self._engine.pull(task.container(step.container).reference, self._identity.architecture)
+                return image or self.pull(task.container(step.container).reference)
             case CreateContainer():
                 return self._create(step.container, task, definition)
             case StartContainer():
-                self._limit(task, definition)
-                return self._engine.start(task.container(step.container).runtime_id)
+                return self._start(step.container, task, definition)
             case StopContainer():
                 return self._stop(step.container, task, definition)
             case RemoveContainer():
@@ -85,6 +112,8 @@ class StepRunner:
             case ReleaseTask():
                 for name in task_volume_names(definition, task.task_id):
                     self._engine.remove_volume(name)
+                for one in definition.container_definitions:
+                    self._engine.forget_secrets([file for _, file in self._files(one.name, task, definition)])
                 self._host.release_task(task.task_id)
                 self._telemetry.release(task.task_id)
                 return None
@@ -106,12 +135,20 @@ class StepRunner:
                 reason="CannotPullContainerError",
                 hint="Change runtimePlatform.cpuArchitecture, or run the task on another device.",
             )
-        image = self._engine.image(task.container(step.container).reference)
-        return image if image and image.architecture == self._identity.architecture else None
+        return self._gate.local(task.container(step.container).reference, self._identity.architecture)
+
+    def pull(self, reference: str) -> Image:
+        """Fetch an image that the device's policy lets run, whether or not it is here; raises as `ImageGate.pull`."""
+        return self._gate.pull(reference, self._identity.architecture)
+
+    def _check_image(self, name: str, task: Task) -> None:
+        container = task.container(name)
+        self._gate.check(container.reference, container.image_id, self._identity.architecture)
 
     def _create(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
         spec = self._spec(name, task, definition)
         self._check_policy(definition, spec)
+        self._check_image(name, task)
         for volume in volume_specs(definition, task.task_id):
             self._engine.create_volume(volume)
         try:
@@ -119,6 +156,25 @@ class StepRunner:
         except NameInUseError:
             return self._settle_name(spec, task)
         return FoundContainer(runtime_id, spec.name, dict(spec.labels), EngineStatus.CREATED, image_id=spec.image_id)
+
+    def _start(self, name: str, task: Task, definition: TaskDefinition) -> FoundContainer:
+        self._limit(task, definition)
+        named = {one.name: secret_named(one.value_from) or "" for one in definition.container(name).secrets}
+        secrets = self._secrets
+        missing = sorted({secret for secret in named.values() if secret not in secrets})
+        if missing:
+            raise SecretUnavailableError(
+                f"unable to pull secrets: this device was not given {', '.join(missing)}",
+                hint="`edge secret ls` shows what the fleet has; `edge fleet publish` gives devices what they lack.",
+            )
+        self._check_image(name, task)
+        placed = [(file, secrets[named[variable]]) for variable, file in self._files(name, task, definition)]
+        with self._vault.opened(placed):
+            return self._engine.start(task.container(name).runtime_id)
+
+    def _files(self, name: str, task: Task, definition: TaskDefinition) -> Sequence[tuple[str, str]]:
+        variables = [one.name for one in definition.container(name).secrets]
+        return self._vault.files(task.task_id, name, variables) if variables else ()
 
     def _check_policy(self, definition: TaskDefinition, spec: ContainerSpec) -> None:
         """Once more, as things are now: the policy may have become stricter, and a path may be a link."""
@@ -191,6 +247,9 @@ class StepRunner:
             telemetry_folder=prepared.readings_folder,
             log_path=prepared.log_path,
             pids_limit=self._identity.policy.pids_limit,
+            secrets=tuple(self._files(name, task, definition)),
+            definition_key=task.definition_key,
+            identity=self._identities.environment(task.task_id, name) if definition.task_role_arn else {},
         )
         return build_container_spec(definition, name, context)
 

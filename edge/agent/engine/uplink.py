@@ -12,6 +12,8 @@ from typing import Final
 from edge.agent.engine.reports import encode
 from edge.agent.store.state import Change, StateStore, StoredCommand
 from edge.model.documents import MAXIMUM_DOCUMENT_BYTES, CommandResult, RevisionAck
+from edge.model.start_profile import StartProfile
+from edge.model.start_profiles_document import encode_profiles
 from edge.model.topics import Topics, parse_device
 from edge.mqtt.broker import Broker, Connected, Publication, PublicationAcknowledged
 
@@ -47,6 +49,8 @@ class Uplink:
         self._sent: dict[int, _Sent] = {}
         self._reported_due = True
         self._ack: bytes | None = None
+        self._profiles: tuple[StartProfile, ...] = ()
+        self._profiles_due = False
         self._ack_due = False
         self._answers: dict[str, StoredCommand] = {c.id: c for c in store.undelivered_commands()}
         self._last_event = 0
@@ -67,6 +71,7 @@ class Uplink:
         self._last_event = 0
         self._reported_due = True
         self._ack_due = self._ack is not None
+        self._profiles_due = bool(self._profiles)
         self._answers = {c.id: c for c in self._store.undelivered_commands()}
         self._publish(self._topics.status, status, _Sent("status"), retain=True)
         self._publish(self._topics.birth, birth, _Sent("birth"), retain=True)
@@ -84,6 +89,12 @@ class Uplink:
     def tasks_changed(self) -> None:
         """What was reported is not true any more."""
         self._reported_due = True
+
+    def profiles_changed(self, profiles: tuple[StartProfile, ...]) -> None:
+        """What images read when they start is better known than before."""
+        if profiles != self._profiles:
+            self._profiles = profiles
+            self._profiles_due = True
 
     def acknowledge_revision(self, ack: RevisionAck) -> None:
         """Say what became of a revision; the newest answer replaces one that was not said yet."""
@@ -134,6 +145,9 @@ class Uplink:
             )
         if self._ack_due and self._ack is not None:
             self._ack_due = not self._publish(self._topics.desired_ack, self._ack, _Sent("ack"), retain=True)
+        if self._profiles_due and not self._under_way("profiles"):
+            told = encode_profiles(self._profiles, self._maximum_bytes)
+            self._profiles_due = not self._publish(self._topics.profiles, told, _Sent("profiles"), retain=True)
         if not stored:
             return
         for command in list(self._answers.values()):

@@ -257,6 +257,8 @@ class Drain:
             if not self._broker.publish(publication):
                 for token in sent.tokens:
                     self._sent.pop(token, None)
+                # Before the block is back, which wakes this thread: there is nothing to do until the next `Connected`.
+                self._connected = False
                 self._outbox.returned(block)
                 return False
         return True

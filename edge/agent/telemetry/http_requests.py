@@ -31,6 +31,7 @@ class Request:
         path: Without the query, as it was sent.
         query: The last value of each parameter.
         keep_alive: The connection may carry another request.
+        authorization: The header of that name; empty when there is none.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Request:
     query: dict[str, str]
     body: bytes
     keep_alive: bool
+    authorization: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class _Head:
     length: int
     keep_alive: bool
     expects_continue: bool
+    authorization: str
 
 
 class RequestReader:
@@ -86,7 +89,7 @@ class RequestReader:
         del self._buffer[: head.length]
         self._head, self._continued = None, False
         path, _, query = head.target.partition("?")
-        return Request(head.method, path, dict(parse_qsl(query)), body, head.keep_alive)
+        return Request(head.method, path, dict(parse_qsl(query)), body, head.keep_alive, head.authorization)
 
     def wants_continue(self) -> bool:
         """Say, once for a request, whether the sender waits for `100 Continue` before it sends the body."""
@@ -150,4 +153,4 @@ def _parse_head(text: str) -> _Head:
     if target.startswith("http://"):
         # The absolute form, which every server has to take (RFC 9112 section 3.2.2).
         target = "/" + target.removeprefix("http://").partition("/")[2]
-    return _Head(words[0], target, int(length), keep_alive, expects)
+    return _Head(words[0], target, int(length), keep_alive, expects, headers.get("authorization", ""))

@@ -15,8 +15,12 @@ _MS_NOATIME: Final = 1024
 _MNT_DETACH: Final = 2
 """linux/mount.h, linux/fs.h."""
 READ_AHEAD_KIB: Final = 1024
-LAZY_READ_AHEAD_KIB: Final = 128
-"""Where bytes are fetched, each that is read ahead in vain costs a container time: 128 KiB is the kernel's default."""
+LAZY_READ_AHEAD_KIB: Final = 32
+"""Where bytes are fetched, each that is read ahead in vain costs a container time (128 KiB is the kernel's default).
+
+What is read ahead is recorded as read, too: a start of `numpy-app` reads 27.8 MB with 128 KiB, 24.4 with 64, 21.8 with
+32.
+"""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

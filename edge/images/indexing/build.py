@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from edge.errors import InvalidInputError
+from edge.errors import InvalidInputError, StoreError
 from edge.images.delta.building import RecipeBuilder
 from edge.images.delta.recipe import POINT_DISTANCE, BuiltRecipe, Point
 from edge.images.indexing.platforms import PlatformImage, is_image, platform_images
+from edge.images.kept_index import OWN_SPAN_SIZE, read_kept_index
 from edge.images.oci.content import ContentReader
 from edge.images.oci.documents import OCI_INDEX, OCI_MANIFEST, Descriptor, Index, digest_of
 from edge.images.oci.layout import OciLayout
@@ -36,7 +38,7 @@ from edge.images.soci.manifests import (
     can_disable_xattrs,
     write_index,
 )
-from edge.images.soci.values import DEFAULT_MIN_LAYER_SIZE, DEFAULT_SPAN_SIZE, Compression
+from edge.images.soci.values import DEFAULT_MIN_LAYER_SIZE, DEFAULT_SPAN_SIZE, Compression, Ztoc
 from edge.images.soci.ztoc import write_ztoc
 from edge.images.unpack import check_kind
 
@@ -58,11 +60,12 @@ class IndexOptions:
         span_size: Uncompressed bytes.
         min_layer_size: Compressed bytes; smaller layers get no zTOC, they are faster fetched whole.
         platforms: As for `platform_images`.
+        recipes: Also make the layers' recipes for updates; the compact index alone holds them. Building takes longer.
         disable_xattrs: Mark layers without extended attributes and opaque directories, as `soci … --optimizations
             xattr` does.
 
     Raises:
-        InvalidInputError: The span size is out of bounds.
+        InvalidInputError: The span size is out of bounds, or SOCI's versions shall hold recipes.
     """
 
     version: IndexVersion = IndexVersion.V1
@@ -70,6 +73,7 @@ class IndexOptions:
     min_layer_size: int = DEFAULT_MIN_LAYER_SIZE
     platforms: tuple[str, ...] = ()
     disable_xattrs: bool = False
+    recipes: bool = False
 
     @classmethod
     def of(cls, version: IndexVersion) -> "IndexOptions":
@@ -84,6 +88,11 @@ class IndexOptions:
             raise InvalidInputError(
                 f"a span size is {WINDOW_BYTES} to {MAX_SPAN_BYTES} bytes, not {self.span_size}",
                 hint="Each span costs 32 KiB in the index; 256 KiB to 4 MiB are usual.",
+            )
+        if self.recipes and self.version is not IndexVersion.COMPACT:
+            raise InvalidInputError(
+                "an index of SOCI's versions holds no recipes for updates",
+                hint="Leave --for-updates out, or build the compact index.",
             )
 
 
@@ -121,8 +130,19 @@ def build_indexes(  # noqa: PLR0913, PLR0917 - from where, to where, how
     options: IndexOptions,
     name: str = "",
     progress: Progress = lambda _, __: None,
+    kept: Mapping[str, Path] | None = None,
 ) -> tuple[BuiltImage, ...]:
     """Index an image into a layout: version 2 as a new image index that is listed by `name`, the others as artifacts.
+
+    Args:
+        reader: Where the image is.
+        reference: Which one.
+        writer: Where to.
+        options: What is built.
+        name: Version 2: the new image index's.
+        progress: Told of bytes that were read.
+        kept: Compact indexes that are there already, by the layers' digests: no layer is read, and those without one
+            are left out.
 
     Raises:
         InvalidInputError: A layer is damaged, or no layer can have a zTOC.
@@ -131,7 +151,7 @@ def build_indexes(  # noqa: PLR0913, PLR0917 - from where, to where, how
         EdgeError: As the reader's methods.
     """
     images = platform_images(reader, reference, options.platforms)
-    layers = _Layers(reader, reference, writer, options, progress)
+    layers = _Layers(reader, reference, writer, options, progress, kept)
     layers.plan(images)
     built = {image.manifest.digest: layers.build(image) for image in images}
     if not any(layer.ztoc for found in built.values() for layer in found):
@@ -149,14 +169,16 @@ def build_indexes(  # noqa: PLR0913, PLR0917 - from where, to where, how
 class _Layers:
     """Indexes layers, each once, however many images have it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - from where, to where, how
         self,
         reader: ContentReader,
         reference: ImageReference,
         writer: LayoutWriter,
         options: IndexOptions,
         progress: Progress,
+        kept: Mapping[str, Path] | None,
     ) -> None:
+        self._kept = kept
         self._reader, self._reference, self._writer = reader, reference, writer
         self._options, self._progress = options, progress
         self._compact = options.version is IndexVersion.COMPACT
@@ -179,6 +201,8 @@ class _Layers:
             check_kind(layer.media_type)
         except InvalidInputError as error:
             return str(error)
+        if self._kept is not None and layer.digest not in self._kept:
+            return "no index of it was made and kept here"
         return ""
 
     def _layer(self, layer: Descriptor, diff_id: str) -> BuiltLayer:
@@ -190,6 +214,8 @@ class _Layers:
         return found
 
     def _index(self, layer: Descriptor, diff_id: str) -> BuiltLayer:
+        if self._kept is not None:
+            return self._take(layer, self._kept[layer.digest])
         compression = _COMPRESSIONS[check_kind(layer.media_type)]
         try:
             found, recipe = self._read(layer, compression)
@@ -199,11 +225,13 @@ class _Layers:
         for what, digest, wanted in (("layer", found.layer_digest, layer.digest), ("tar", found.diff_id, diff_id)):
             if digest != wanted:
                 raise _damaged(layer, f"the {what} has digest {digest}, not {wanted}")
-        return self._keep(layer, found, recipe)
+        data = write_ztoc(found.ztoc)
+        packed = pack_ztoc(data) if self._compact else data
+        return self._add(layer, found.ztoc, packed, self._options.span_size, recipe)
 
     def _read(self, layer: Descriptor, compression: Compression) -> tuple[LayerIndex, BuiltRecipe | None]:
-        """Read a layer once; SOCI's indexes have no recipes."""
-        builder = RecipeBuilder() if self._compact else None
+        """Read a layer once; a recipe is made where one is asked for."""
+        builder = RecipeBuilder() if self._options.recipes else None
         with LayerIndexer(
             compression,
             span_size=self._options.span_size,
@@ -219,18 +247,25 @@ class _Layers:
             points = [Point(*entry) for entry in indexer.entries]
         return found, builder.finish(compression, layer.size, points) if builder is not None else None
 
-    def _keep(self, layer: Descriptor, found: LayerIndex, recipe: BuiltRecipe | None) -> BuiltLayer:
-        data = write_ztoc(found.ztoc)
-        blob = self._writer.add(pack_ztoc(data) if self._compact else data)
+    def _take(self, layer: Descriptor, path: Path) -> BuiltLayer:
+        packed, ztoc = read_kept_index(path)
+        if ztoc.compressed_size != layer.size:
+            raise StoreError(f"{path} is of a layer of {ztoc.compressed_size} bytes; {layer.digest} has {layer.size}")
+        return self._add(layer, ztoc, packed, OWN_SPAN_SIZE)
+
+    def _add(
+        self, layer: Descriptor, ztoc: Ztoc, data: bytes, span_size: int, recipe: BuiltRecipe | None = None
+    ) -> BuiltLayer:
+        blob = self._writer.add(data)
         entry = ZtocEntry(
             manifests.Descriptor(COMPACT_ZTOC_MEDIA_TYPE if self._compact else ZTOC_MEDIA_TYPE, blob.digest, blob.size),
             layer.digest,
             layer.media_type,
-            self._options.span_size,
-            disable_xattrs=self._options.disable_xattrs and can_disable_xattrs(found.ztoc.files),
+            span_size,
+            disable_xattrs=self._options.disable_xattrs and can_disable_xattrs(ztoc.files),
         )
         kept = self._keep_recipe(layer, recipe) if recipe is not None else None
-        return BuiltLayer(layer, entry, len(found.ztoc.span_digests), len(found.ztoc.files), recipe=kept)
+        return BuiltLayer(layer, entry, len(ztoc.span_digests), len(ztoc.files), recipe=kept)
 
     def _keep_recipe(self, layer: Descriptor, recipe: BuiltRecipe) -> RecipeEntry:
         blob = self._writer.add(recipe.data)

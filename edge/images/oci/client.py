@@ -44,7 +44,8 @@ _ACCEPT: Final = ", ".join((*MANIFESTS, *INDEXES))
 _PIECE: Final = 64 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
 _FOUND: Final = frozenset({200, 404})
-_MAXIMUM_REFERRERS: Final = 8
+_MAXIMUM_REFERRERS: Final = 32
+"""Of each type."""
 _MIRROR_RESTS_SECONDS: Final = 60.0
 """How long a mirror that did not answer is passed over: each part of a layer would wait for it anew."""
 
@@ -87,6 +88,21 @@ class RegistryClient:
             InvalidInputError: It is malformed.
         """
         return self._first(reference, lambda endpoint: self._manifest(endpoint, reference.wanted))
+
+    def find_manifest(self, reference: ImageReference) -> Manifest | Index | None:
+        """Return what `manifest` does, and None where neither the registry nor a mirror has it."""
+        for endpoint in self._registries.endpoints(reference):
+            server = self._server(endpoint)
+            answer, data = server.document(
+                f"/v2/{endpoint.repository}/manifests/{reference.wanted}",
+                MAXIMUM_MANIFEST,
+                scope=_pull(endpoint),
+                headers={"Accept": _ACCEPT},
+                accept=_FOUND,
+            )
+            if answer.status == 200:  # noqa: PLR2004
+                return self._checked(server, reference.wanted, answer, data)
+        return None
 
     def image(self, reference: ImageReference, architecture: str) -> Manifest:
         """Fetch the manifest for an architecture; raises as `manifest`."""
@@ -157,7 +173,8 @@ class RegistryClient:
         if not isinstance(found, Index):
             return ()
         listed = [descriptor for descriptor, _ in found.manifests]
-        return tuple(one for kind in artifact_types for one in listed if one.artifact_type == kind)[:_MAXIMUM_REFERRERS]
+        of_kind = ([one for one in listed if one.artifact_type == kind][:_MAXIMUM_REFERRERS] for kind in artifact_types)
+        return tuple(one for found in of_kind for one in found)
 
     # --- push
 
@@ -202,8 +219,13 @@ class RegistryClient:
         discard(answer)
         return "OCI-Subject" in answer.headers
 
-    def add_referrer(self, reference: ImageReference, subject: str, referrer: Descriptor) -> None:
-        """List an artifact in the tag schema of a registry without the referrers API; raises as `manifest`."""
+    def add_referrer(
+        self, reference: ImageReference, subject: str, referrer: Descriptor, *, instead: bool = False
+    ) -> None:
+        """List an artifact in the tag schema of a registry without the referrers API; raises as `manifest`.
+
+        With `instead` it takes the place of those of its type.
+        """
         data = self._tagged_referrers(self._own(reference), subject)
         if data is not None and not isinstance(parse_manifest(data, OCI_INDEX), Index):
             raise InvalidInputError(f"{reference.name}:{_tag(subject)} is no list of referrers")
@@ -213,8 +235,11 @@ class RegistryClient:
             "digest": referrer.digest,
             "size": referrer.size,
             "artifactType": referrer.artifact_type,
-        }
-        kept = [one for one in listed if one.get("digest") != referrer.digest]
+        } | ({"annotations": dict(referrer.annotations)} if referrer.annotations else {})
+        gone = referrer.artifact_type if instead else None
+        kept = [
+            one for one in listed if one.get("digest") != referrer.digest and (one.get("artifactType") or "") != gone
+        ]
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, own]}
         tagged = ImageReference(reference.registry, reference.repository, _tag(subject))
         self.push_manifest(tagged, json.dumps(document).encode(), OCI_INDEX)
@@ -260,6 +285,10 @@ class RegistryClient:
         server = self._server(endpoint)
         path = f"/v2/{endpoint.repository}/manifests/{wanted}"
         answer, data = server.document(path, MAXIMUM_MANIFEST, scope=_pull(endpoint), headers={"Accept": _ACCEPT})
+        return self._checked(server, wanted, answer, data)
+
+    @staticmethod
+    def _checked(server: Server, wanted: str, answer: BaseHTTPResponse, data: bytes) -> Manifest | Index:
         if wanted.startswith("sha256:") and f"sha256:{hashlib.sha256(data).hexdigest()}" != wanted:
             raise ImagePullError(f"registry {server.host} sent another manifest than {wanted}", reason=REASON)
         return parse_manifest(data, answer.headers.get("Content-Type", ""))

@@ -1,7 +1,8 @@
 """Index a layer in one pass: table of contents, checkpoints, span digests, the layer's digest and its DiffID.
 
 Inflating is the work; everything else is done beside it, in a helper thread for what goes in and one for what comes
-out (zlib and hashlib let other threads run), so that an index costs hardly more than inflating the layer once.
+out (zlib and hashlib let other threads run), and in a process for the windows (much of that is Python, which does not),
+so that an index costs hardly more than inflating the layer once.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from edge.images.soci.checkpoints import (
 from edge.images.soci.gzip_index import GzipCheckpointer, MemberCheck
 from edge.images.soci.span_digests import SpanDigests
 from edge.images.soci.tar_scan import TarScanner
-from edge.images.soci.thin_windows import WindowThinner
+from edge.images.soci.thinning import WindowThinner
 from edge.images.soci.values import DEFAULT_BUILD_TOOL, DEFAULT_SPAN_SIZE, Compression, FileMetadata, Ztoc
 from edge.images.soci.worker import Worker
 
@@ -175,6 +176,8 @@ class LayerIndexer:
         self._input.stop()
         self._output.stop()
         self._gzip.close()
+        if self._thinner is not None:
+            self._thinner.close()
 
     def _tar_cuts(self, count: int) -> list[tuple[int, bool]]:
         first, self._tar_size = self._cuts * self._span_size, self._tar_size + count
@@ -200,8 +203,8 @@ class LayerIndexer:
         if self._compression is Compression.GZIP:
             points: Sequence[Checkpoint] = self._gzip.points
             if self._thinner is not None:
-                self._thinner.finish()
-                points = [point._replace(window=w) for point, w in zip(points, self._thinner.thin, strict=True)]
+                thin = self._thinner.finish()
+                points = [point._replace(window=window) for point, window in zip(points, thin, strict=True)]
             return write_gzip_checkpoints(points, self._span_size)
         return write_tar_checkpoints(self._span_size, self._digests.size)
 

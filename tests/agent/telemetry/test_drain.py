@@ -32,6 +32,7 @@ class Broker:
         self.sent: list[Publication] = []
         self.code: int | None = 0
         self.there = True
+        self.turned_away = 0
         self.hear: Callable[[BrokerEvent], bool] = lambda _: False
         self.changed = threading.Condition()
 
@@ -41,6 +42,7 @@ class Broker:
     def publish(self, publication: Publication) -> bool:
         with self.changed:
             if not self.there:
+                self.turned_away += 1
                 return False
             self.sent.append(publication)
             self.changed.notify_all()
@@ -120,6 +122,19 @@ def test_nothing_is_sent_without_a_connection_and_everything_with_one(world: Wor
     assert world.broker.sent == []
     world.connect()
     world.outbox.wait_for_gone(5)
+
+
+def test_a_connection_that_is_gone_is_asked_once_and_not_in_a_circle(world: World) -> None:
+    world.outbox.changed = world.drain.wake
+    world.broker.there = False
+    world.connect()
+    world.outbox.put_live(1)
+    world.drain.wake()
+    time.sleep(0.3)
+    assert (world.broker.turned_away, world.broker.sent) == (1, [])
+    world.broker.there = True
+    world.connect()
+    world.outbox.wait_for_gone(1)
 
 
 def test_without_an_acknowledgement_nothing_is_gone_and_the_window_is_kept(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.lazy_rig import push_image, rig
 from tests.support.registry import Registry
-from tests.support.updates import OLD, fetched_bytes, push_newer, push_once, settled, updated
+from tests.support.updates import FOR_UPDATES, OLD, fetched_bytes, push_newer, push_once, settled, updated
 
 pytestmark = [pytest.mark.registry, pytest.mark.timeout(300)]
 
@@ -62,8 +62,8 @@ def test_it_is_only_partly_here(tmp_path: Path, registry: Registry) -> None:
 
 def test_a_layer_that_is_the_same_on_another_base_is_not_fetched(tmp_path: Path, registry: Registry) -> None:
     top = {"top/large": OLD["data/01"], "top/other": OLD["data/02"]}
-    old = push_image(registry, "rebased", [{"base": b"1" * 3000}, top], tag="old")
-    new = push_image(registry, "rebased", [{"base": b"2" * 3000}, top], tag="new")
+    old = push_image(registry, "rebased", [{"base": b"1" * 3000}, top], tag="old", options=FOR_UPDATES)
+    new = push_image(registry, "rebased", [{"base": b"2" * 3000}, top], tag="new", options=FOR_UPDATES)
     assert old.layer_ids[1] != new.layer_ids[1]
     with rig(tmp_path, registry) as made:
         found = made.prepare(old)

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.errors import EngineUnavailableError
+from edge.images.oci.documents import host_architecture
+from edge.images.oci.references import parse_reference
 from tests.support.fault_proxy import Fault
-from tests.support.lazy_rig import TestImage, rig
+from tests.support.lazy_rig import Rig, TestImage, rig
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.registry, pytest.mark.timeout(180)]
@@ -78,3 +81,37 @@ def test_a_blob_that_is_gone_is_a_reasoned_failure(tmp_path: Path, registry: Reg
         made.until(lambda: "404" in made.service.image(found["imageId"])["problem"])
         made.proxy.heal()
         made.check(image)
+
+
+def pinned(made: Rig, image: TestImage) -> str:
+    """The image by its digest: as it is asked for once its manifest is proven."""
+    reference = parse_reference(f"{made.proxy.address}/{image.name}")
+    return str(reference.at(made.prepare(image)["digest"]))
+
+
+def test_an_index_nobody_signed_says_nothing_of_an_image_that_must_be_proven(
+    tmp_path: Path, registry: Registry, image: TestImage
+) -> None:
+    with rig(tmp_path, registry, "--background-kib-per-second", "1") as made:
+        by_digest = pinned(made, image)
+        found = made.prepare(image)
+        assert made.service.ask("sealed", imageId=found["imageId"]) is False
+        # Podman's own image may share the layers that are here.
+        assert made.service.ask("sealed", imageId="f" * 64) is False
+        with pytest.raises(EngineUnavailableError, match="not proved yet"):
+            made.service.ask("prepare", image=by_digest, architecture=host_architecture(), proven=True)
+        made.service.ask("remove", image=found["imageId"], force=True)
+        anew = made.service.ask("prepare", image=by_digest, architecture=host_architecture(), proven=True)
+        assert (anew["here"], anew["imageId"]) == (anew["size"], found["imageId"]), "it came whole"
+        assert made.service.ask("sealed", imageId=found["imageId"]) is True
+
+
+def test_what_an_unsigned_index_brought_is_taken_once_it_is_proved(
+    tmp_path: Path, registry: Registry, image: TestImage
+) -> None:
+    with rig(tmp_path, registry) as made:
+        by_digest = pinned(made, image)
+        found = made.prepare(image)
+        made.service.wait_for(found["imageId"], "MATERIALIZED", 60)
+        anew = made.service.ask("prepare", image=by_digest, architecture=host_architecture(), proven=True)
+        assert anew["state"] == "MATERIALIZED"

@@ -23,7 +23,7 @@ def _image(folder: Path, *layers: Mapping[str, bytes], version: IndexVersion = I
     layout = oci_layout.OciLayout(folder)
     layout.finish(layout.image([oci_layout.layer(files) for files in layers], {}, "arm64"), tag="1")
     found = OciLayout.at(folder)
-    options = IndexOptions(version, 64 << 10, 1)
+    options = IndexOptions(version, 64 << 10, 1, recipes=version is IndexVersion.COMPACT)
     build_indexes(found, found.reference("1"), LayoutWriter(folder), options)
     return OciLayout.at(folder)
 

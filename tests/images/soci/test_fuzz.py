@@ -65,7 +65,7 @@ def test_any_bytes_as_a_ztoc(data: bytes) -> None:
         read_ztoc(data)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.data(), st.sampled_from(Compression))
 def test_a_ztoc_with_some_bytes_changed_is_consistent_or_refused(data: st.DataObject, kind: Compression) -> None:
     whole = ZTOCS[kind]
@@ -84,7 +84,7 @@ def test_a_ztoc_with_some_bytes_changed_is_consistent_or_refused(data: st.DataOb
         assert ".." not in entry.name.split("/")
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_checkpoint_with_other_numbers_is_refused_or_inflates_to_what_it_states(data: st.DataObject) -> None:
     ztoc = read_ztoc(ZTOCS[Compression.GZIP])
@@ -97,7 +97,7 @@ def test_a_checkpoint_with_other_numbers_is_refused_or_inflates_to_what_it_state
         assert len(inflate_span(table, honest, stored)) == span.size
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from(Compression))
 def test_a_layer_with_some_bytes_changed_is_indexed_or_refused(data: st.DataObject, kind: Compression) -> None:
     layer = LAYERS[kind]
@@ -112,7 +112,7 @@ def test_any_bytes_as_a_layer(data: bytes, kind: Compression) -> None:
         build_layer_index([data], kind)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(JSON.map(lambda document: json.dumps(document).encode()) | st.binary(max_size=200))
 def test_any_json_as_any_document(data: bytes) -> None:
     for read in (read_index, referrers, index_digest_of, lambda data: read_prefetch(data, 10)):

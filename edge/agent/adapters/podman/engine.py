@@ -1,5 +1,6 @@
 """`ContainerEngine` fulfilled by Podman 4.3.1 to 5.x over its service's socket."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from edge.agent.adapters.podman.exits import ExitWatcher, is_process_of
 from edge.agent.adapters.podman.kernel_log import killed_for_memory
 from edge.agent.adapters.podman.log_frames import LogStream
 from edge.agent.adapters.podman.runtime_exec import RuntimeExec
+from edge.agent.adapters.podman.secret_places import SecretPlaces
 from edge.agent.adapters.podman.spec import render_spec
 from edge.agent.engine.ports import EngineStatus, FoundContainer, Image, LogLine
 from edge.errors import (
@@ -74,6 +76,7 @@ class PodmanEngine:
         self._exits = ExitWatcher()
         self._limits = dict(choose_ulimits(read_facts()))
         self._checks = RuntimeExec(self._runtime_of)
+        self._secrets = SecretPlaces(self._api)
 
     def version(self) -> str:
         """See `ContainerEngine`."""
@@ -92,13 +95,13 @@ class PodmanEngine:
             return None
         return None if answer.status == 404 else _image(answer.json())  # noqa: PLR2004
 
-    def pull(self, reference: str, architecture: str) -> Image:
+    def pull(self, reference: str, architecture: str, *, proven: bool = False) -> Image:
         """See `ContainerEngine`."""
         if "@sha256:" in reference:
             there = self.image(reference)
             if there is not None and there.architecture == architecture:
-                return there
-        lazy, why_not = prepared(self._images, reference, architecture)
+                return self._sealed(there) if proven else there
+        lazy, why_not = prepared(self._images, reference, architecture, proven=proven)
         if lazy is not None:
             return lazy
         image_id = self._pull(reference, architecture)
@@ -111,12 +114,23 @@ class PodmanEngine:
                 reason="CannotPullContainerError",
                 hint="Push the image for this device's architecture too.",
             )
-        return replace(image, note=why_not)
+        return replace(self._sealed(image) if proven else image, note=why_not)
+
+    def _sealed(self, image: Image) -> Image:
+        """The image service may serve it, or a layer of it, by an index that nobody has signed."""
+        if self._images is not None:
+            self._images.check_sealed(image.image_id)
+        return image
 
     def protect_images(self, image_ids: frozenset[str]) -> None:
         """See `ContainerEngine`: Podman itself removes nothing unasked."""
         if self._images is not None:
             self._images.protect(image_ids)
+
+    def images_started(self, image_ids: frozenset[str], after_seconds: float) -> None:
+        """See `ContainerEngine`: Podman itself learns nothing from it."""
+        if self._images is not None:
+            self._images.started(image_ids, after_seconds)
 
     def _pull(self, reference: str, architecture: str) -> str:
         parameters = {"reference": reference, "Arch": architecture, "policy": "always", "quiet": "true"}
@@ -143,6 +157,7 @@ class PodmanEngine:
         for mount in spec.mounts:
             if mount.kind == "bind":
                 _make_source(Path(mount.source))
+        self._secrets.remember([file for _, file in spec.secrets])
         try:
             return self._create(spec)
         except NameInUseError:
@@ -166,16 +181,24 @@ class PodmanEngine:
 
     def start(self, runtime_id: str) -> FoundContainer:
         """See `ContainerEngine`."""
-        self._api.call(
-            "POST",
-            f"/containers/{runtime_id}/start",
-            timeout=_CREATE_SECONDS,
-            reason="CannotStartContainerError",
-            missing=NoSuchContainerError,
-        )
+        try:
+            self._api.call(
+                "POST",
+                f"/containers/{runtime_id}/start",
+                timeout=_CREATE_SECONDS,
+                reason="CannotStartContainerError",
+                missing=NoSuchContainerError,
+            )
+        except EngineError:
+            # Podman had written its configuration before it failed.
+            with contextlib.suppress(EngineError):
+                if (failed := self.inspect(runtime_id)) is not None:
+                    self._secrets.cover(failed)
+            raise
         found = self.inspect(runtime_id)
         if found is None:
             raise NoSuchContainerError(f"container {runtime_id[:12]} was removed while it started")
+        self._secrets.cover(found)
         return found
 
     def stop(self, runtime_id: str, timeout_seconds: int) -> None:
@@ -254,7 +277,10 @@ class PodmanEngine:
             parameters={"all": "true", "filters": filters},
             reason="CannotListContainersError",
         )
-        listed = (_listed(row) for row in answer.json())
+        listed = [_listed(row) for row in answer.json()]
+        for container in listed:
+            # It may have been started by an agent that was killed before it could do this.
+            self._secrets.cover_if_possible(container)
         found = (self._settled(container) for container in listed)
         return tuple(container for container in found if container is not None)
 
@@ -265,6 +291,10 @@ class PodmanEngine:
         if listed.status is EngineStatus.RUNNING and is_process_of(listed.runtime_id, listed.pid):
             return listed
         return self.inspect(listed.runtime_id)
+
+    def forget_secrets(self, files: Sequence[str]) -> None:
+        """See `ContainerEngine`."""
+        self._secrets.forget(files)
 
     # --- volumes
 

@@ -27,6 +27,7 @@ def render_spec(spec: ContainerSpec, limits: Mapping[str, int]) -> dict[str, Any
         "entrypoint": _list(spec.entrypoint),
         "work_dir": spec.working_directory,
         "env": dict(spec.environment),
+        "secret_env": {variable: secret_name(file) for variable, file in spec.secrets},
         "user": spec.user,
         "hostname": spec.hostname,
         "hostadd": [f"{name}:{address}" for name, address in spec.extra_hosts],
@@ -51,6 +52,11 @@ def render_spec(spec: ContainerSpec, limits: Mapping[str, int]) -> dict[str, Any
     rendered = {key: value for key, value in full.items() if value not in (None, "", [], {})}
     rendered.update(_fixed(spec))
     return rendered
+
+
+def secret_name(file: str) -> str:
+    """Return Podman's name for the secret whose value stands in a file while a container starts."""
+    return f"edge-{file.rpartition('/')[2]}"
 
 
 def _fixed(spec: ContainerSpec) -> dict[str, Any]:

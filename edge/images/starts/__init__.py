@@ -1,0 +1,1 @@
+"""What an image's start reads: recorded, kept, fetched first, and packed into a start bundle."""

@@ -379,7 +379,7 @@ class Claims:
                 return
             self._place = next(self._places, None)
 
-    def _compare(self, start: int, right: bytes, offset: int) -> None:
+    def _compare(self, start: int, right: bytes | memoryview, offset: int) -> None:
         # Block by block: what did not come, or was lost since, was not shown.
         for at in range(offset - offset % BLOCK, offset + len(right), BLOCK):
             first, last = max(at, offset), min(at + BLOCK, offset + len(right))

@@ -144,7 +144,7 @@ ln -s "versions/$edge_version" "$root/opt/edge/good"
 ln -sf /opt/edge/current/bin/edge "$root/usr/bin/edge"
 
 install -m 755 "$here"/image/lib/* "$root/usr/lib/edge/"
-install -m 644 "$here"/image/units/* "$here"/units/* "$units"/*.service "$root/etc/systemd/system/"
+install -m 644 "$here"/image/units/* "$units"/*.service "$units"/*.path "$root/etc/systemd/system/"
 printf '%s\n' "$version" >"$root/usr/lib/edge/image-version"
 if [ "$bad" = yes ]; then touch "$root/usr/lib/edge/bad-on-purpose"; fi
 install -m 644 "$keyring" "$root/etc/rauc/keyring.pem"

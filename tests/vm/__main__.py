@@ -17,10 +17,14 @@ from typing import Final
 from tests.bench.report import Report, host_facts
 from tests.vm.image import CACHE, image
 from tests.vm.machine import Machine
-from tests.vm.operator import DEVICE, ROOT, SUITE, Operator, offline_site
+from tests.vm.operator import DEVICE, PLAY_LOG, ROOT, SUITE, Operator, offline_site
 
 _CHECKED: Final = {"command": ["CMD", "true"], "interval": 10, "timeout": 30, "retries": 5}
 _STATUS: Final = "/opt/edge/current/bin/edge agent status --output json"
+_BOTH_RUN: Final = (
+    f"{_STATUS} | python3 -c 'import json, sys;"
+    ' sys.exit([task["lastStatus"] for task in json.load(sys.stdin)["tasks"]].count("RUNNING") < 2)\''
+)
 _CONNECTED: Final = f"{_STATUS} | grep -q '\"connected\": true'"
 
 
@@ -93,8 +97,7 @@ class VmTest:
         )  # fmt: skip
         with self._phase("lazy task: signed to RUNNING"):
             operator.edge("task", "run", "web", "--device", DEVICE, "--timeout", "1500", seconds=1800)
-        machine.until("curl -fs http://127.0.0.1:8080/ || python3 -c 'import urllib.request as u;"
-                      " u.urlopen(\"http://127.0.0.1:8080/\")'", "the task serves")  # fmt: skip
+        self._serves()
         machine.run("mountpoint -q /var/lib/edge/images/store/overlay")
         with self._phase("health check by the runtime, inside the agent's sandbox"):
             machine.until(f'{_STATUS} | grep -q \'"healthStatus": "HEALTHY"\'', "the task is healthy", seconds=900)
@@ -132,7 +135,7 @@ class VmTest:
             machine.power_on()
             machine.until_ssh()
             self._serves(seconds=1800)
-            machine.until(f'test $({_STATUS} | grep -c \'"lastStatus": "RUNNING"\') -ge 2', "both run", seconds=1800)
+            machine.until(_BOTH_RUN, "both run", seconds=1800)
 
     def _updates(self, _: str) -> None:
         operator, machine = self._operator, self._machine
@@ -201,7 +204,7 @@ def main(arguments: list[str]) -> int:
     base = image(args.arch, SUITE)
     report.figure(name="image (cached or made)", value=time.monotonic() - began, unit="s")
     (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "vm-test.log").write_text("")
+    PLAY_LOG.write_text("")
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
     machine = Machine(base, folder / "machine")
     try:

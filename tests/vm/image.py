@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 CACHE: Final = Path(os.environ.get("EDGE_VM_CACHE", "/var/tmp/edge-vm"))
-_VERSION: Final = "1"
+_VERSION: Final = "2"
 """Of what `build` puts into an image; another number makes them anew."""
 _DISK: Final = "6G"
 _PACKAGES: Final = (

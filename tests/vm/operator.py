@@ -22,6 +22,8 @@ from tests.vm.machine import HOST, Machine
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEVICE: Final = "vm-1"
 SUITE: Final = "bookworm"
+PLAY_LOG: Final = ROOT / "build" / "vm-test.log"
+"""What every play said."""
 _RECAP: Final = re.compile(rf"^{DEVICE}\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -46,6 +48,7 @@ class Operator:
         self._device_port, self._operator_port = free_port(), free_port()
         self.registry = Registry(folder / "registry")
         self.broker: Mosquitto | None = None
+        self._play_begins = 0
 
     def __enter__(self) -> Self:
         self._ending.enter_context(self.registry)
@@ -132,22 +135,22 @@ class Operator:
         path.write_text(json.dumps({"devices": {"hosts": {DEVICE: words}}}))
         return path
 
-    def start_play(self, playbook: str, inventory: Path, *more: str) -> "subprocess.Popen[str]":
-        """Begin a play; `finish_play` waits for it."""
+    def start_play(self, playbook: str, inventory: Path, *more: str) -> "subprocess.Popen[bytes]":
+        """Begin a play, one at a time; `finish_play` waits for it, and its log can be followed meanwhile."""
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible" / "ansible.cfg"), "ANSIBLE_TIMEOUT": "120",
                        "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false"}  # fmt: skip
         program = Path(sys.executable).with_name("ansible-playbook")
-        return subprocess.Popen(
-            [program, "-i", str(inventory), str(ROOT / "ansible" / "playbooks" / playbook), *more],
-            env=environment, cwd=ROOT / "ansible", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        with PLAY_LOG.open("ab") as log:
+            self._play_begins = log.tell()
+            return subprocess.Popen(
+                [program, "-i", str(inventory), str(ROOT / "ansible" / "playbooks" / playbook), *more],
+                env=environment, cwd=ROOT / "ansible", stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
 
-    def finish_play(self, process: "subprocess.Popen[str]") -> Played:
+    def finish_play(self, process: "subprocess.Popen[bytes]") -> Played:
         """Wait for the play; its log is kept beside the figures."""
-        text, _ = process.communicate(timeout=7200)
-        with (ROOT / "build" / "vm-test.log").open("a") as log:
-            log.write(text)
+        process.wait(7200)
+        text = PLAY_LOG.read_bytes()[self._play_begins :].decode()
         found = _RECAP.search(text)
         _, changed, unreachable, failed = map(int, found.groups()) if found else (0, 0, 0, 0)
         return Played(process.returncode, changed, failed, unreachable, text)

@@ -118,6 +118,7 @@ COMMANDS: Final[Mapping[tuple[str, ...], Row]] = {
     ("image", "rm"): Row("edge.cli.image_rm", "remove images from this device", on_fleet=False),
     ("image", "prune"): Row("edge.cli.image_prune", "remove the images no task needs", on_fleet=False),
     ("image", "log"): Row("edge.cli.image_log", "show what the image service had to say", on_fleet=False),
+    ("image", "diff"): Row("edge.cli.image_diff", "say what an update would fetch", on_fleet=False),
     ("image", "verify"): Row(
         "edge.cli.image_verify", "hold an image's signatures against what a device demands", on_fleet=False
     ),

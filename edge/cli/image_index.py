@@ -114,6 +114,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="xattr: let readers skip extended attributes where a layer has none",
     )
+    parser.add_argument(
+        "--for-updates",
+        action="store_true",
+        help="compact: also say which piece of which file is what, so that devices fetch of the next version only what "
+        "changed; building takes longer",
+    )
 
 
 def _size(text: str) -> int:
@@ -145,6 +151,7 @@ def options_of(args: argparse.Namespace) -> "IndexOptions":
         usual.min_layer_size if args.min_layer_size is None else args.min_layer_size,
         tuple(args.platform),
         disable_xattrs="xattr" in args.optimizations,
+        recipes=args.for_updates,
     )
 
 

@@ -4,7 +4,7 @@
     {"progress": {"done": 1048576, "total": 3482216}}            any number of them
     {"result": {…}}  or  {"error": {"kind", "message", "hint", "retry"}}
 
-Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`, `ready` (a
+Operations: `prepare`, `sealed`, `import`, `list`, `indexes`, `remove`, `prune`, `protect`, `notes`, `older`, `ready` (a
 container of `image` is ready, its start ends), `profiles` (of `imageId`, or all), `takeProfile` (`profile`).
 A connection asks one thing and is closed. The socket is root's alone: whoever may use it can make the device fetch
 images.
@@ -182,6 +182,10 @@ def _notes(service: ImageService, _asked: Mapping[str, Any], _say: Say) -> Any:
     return [{"time": when, "text": text} for when, text in service.notes]
 
 
+def _older(service: ImageService, asked: Mapping[str, Any], _say: Say) -> Any:
+    return [{"digest": digest, "recipe": str(path)} for digest, path in service.older(_text(asked, "image"))]
+
+
 def _text(asked: Mapping[str, Any], key: str) -> str:
     value = asked.get(key)
     if not isinstance(value, str) or not value:
@@ -199,6 +203,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[ImageService, Mapping[str, Any], Say],
     "prune": _prune,
     "protect": _protect,
     "notes": _notes,
+    "older": _older,
     "ready": _ready,
     "profiles": _profiles,
     "takeProfile": _take_profile,

@@ -10,13 +10,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from edge.errors import EdgeError, ImagePullError, InvalidInputError, StoreFullError, TransientError
 from edge.files import store_error
 from edge.images import heavy
+from edge.images.delta.content import DeltaContent
+from edge.images.delta.older import Place
+from edge.images.delta.rebuilding import write_plan
 from edge.images.layers import LayerFolders, free_bytes
 from edge.images.lazy_content import LazyContent
+from edge.images.oci.client import NoRangeError
 from edge.images.serving import Layer, Serving
 from edge.images.soci.prefetch import SpanRange
 from edge.images.unpack import DamagedLayerError
@@ -30,8 +34,21 @@ _QUIET_SECONDS: Final = 1.0
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 _REFUSED_PAUSE: Final = 900.0
+_LOOK_SECONDS: Final = 0.5
 RESERVE_BYTES: Final = 256 << 20
 """Left free on the disk by what is not needed at once."""
+
+
+class Recipes(Protocol):
+    """What `Maker` does for completion."""
+
+    def without(self, layer: Layer) -> None:
+        """Have a layer anew, in the place of one whose recipe is false."""
+        ...
+
+    def keep(self, layer: Layer) -> None:
+        """Have a complete layer's recipe here for the next update."""
+        ...
 
 
 class Completion:
@@ -43,16 +60,19 @@ class Completion:
         order: Returns the ids of the layers to complete, the most urgent first.
         told: Told of what went wrong, and of each layer that is done.
         bytes_per_second: At most so many, 0 for as many as come.
+        recipes: What is done with layers' recipes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works with
         self,
         folders: LayerFolders,
         serving: Serving,
         order: Callable[[], list[str]],
         told: Callable[[str], None],
         bytes_per_second: int = 0,
+        recipes: "Recipes | None" = None,
     ) -> None:
+        self._recipes = recipes
         self._folders = folders
         self._serving = serving
         self._order = order
@@ -112,7 +132,7 @@ class Completion:
 
     def _fetch_first(self, layer_id: str, ranges: tuple[SpanRange, ...]) -> None:
         layer = self._serving.layers.get(layer_id)
-        if layer is None or layer.content is None:
+        if layer is None or not isinstance(layer.content, LazyContent):
             return
         try:
             for wanted in ranges:
@@ -154,6 +174,9 @@ class Completion:
         content = layer.content
         if content is None:
             return
+        if isinstance(content, DeltaContent):
+            self._complete_delta(layer, content)
+            return
         damaged = content.damaged
         position = 0
         while content.cache.missing:
@@ -171,8 +194,9 @@ class Completion:
         self._serving.adapt_read_ahead()
         self._quiet()
         self._check_wanted(layer)
+        self._write_head(layer, content)
         try:
-            self._unpack(layer, content)
+            self._unpack(layer, "unpack")
         except DamagedLayerError as error:
             content.look_through()
             # A container may have come upon a wrong span first: the layer was unpacked while it was fetched again.
@@ -183,6 +207,55 @@ class Completion:
                 reason="CannotPullContainerError",
                 hint="Build the image's index anew, or remove the image and pull it without.",
             ) from error
+
+    def _complete_delta(self, layer: Layer, content: DeltaContent) -> None:
+        """Fetch what no older layer has, and put the layer together."""
+        damaged, throttle = content.damaged, self._throttle(layer)
+        try:
+            for number in range(content.table.count):
+                self._check_wanted(layer)
+                if content.settle(number):
+                    continue
+                self._quiet()
+                run = content.run_from(number)
+                self._check_space(content.table.end(run[-1]) - content.table.starts[number])
+                before = content.fetched
+                content.fetch(run)
+                self._pause(layer, throttle.passed(content.fetched - before))
+            self._serving.adapt_read_ahead()
+            self._quiet()
+            elsewhere = write_plan(self._folders.folder(layer.facts.layer_id), content, self._path_of)
+            self._told(
+                f"layer {layer.facts.digest[:19]}: {elsewhere} bytes of its files are in older images, "
+                f"{content.fetched} of {layer.facts.size} compressed ones were fetched"
+            )
+            self._unpack(layer, "rebuild")
+        except (DamagedLayerError, TransientError, NoRangeError) as error:
+            if isinstance(error, DamagedLayerError):
+                content.look_through()
+                if content.damaged != damaged:
+                    raise TransientError("chunks were damaged on the disk and are had anew") from error
+            elif isinstance(error, TransientError) and not content.false:
+                raise
+            self._told(
+                f"the recipe of layer {layer.facts.digest[:19]} is not the layer's: {error}; "
+                "it is had anew, without what is here of older images"
+            )
+            if self._recipes is not None:
+                self._recipes.without(layer)
+
+    def _path_of(self, place: Place) -> bytes | None:
+        layer = self._serving.layers.get(place.layer_id)
+        if layer is None or not layer.unpacked or layer.served.tree is None:
+            return None
+        tree = layer.served.tree
+        return os.fsencode(self._folders.unpacked(place.layer_id)) + b"/" + tree.path(tree.record(place.number))
+
+    def _pause(self, layer: Layer, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._check_wanted(layer)
+            time.sleep(min(left, _LOOK_SECONDS))
 
     def _check_space(self, needed: int) -> None:
         free, _ = free_bytes(self._folders.unpacked(""))
@@ -216,11 +289,10 @@ class Completion:
         with pulse.changed:
             pulse.changed.wait_for(lambda: not pulse.busy or self._stopped, timeout=20)
 
-    def _unpack(self, layer: Layer, content: LazyContent) -> None:
+    def _unpack(self, layer: Layer, work: str) -> None:
         facts = layer.facts
         self._check_space(facts.content_size)
         folder = self._folders.folder(facts.layer_id)
-        self._write_head(layer, content)
         made = self._folders.begin_unpacking(facts.layer_id)
         arguments = {
             "folder": str(folder),
@@ -232,10 +304,12 @@ class Completion:
             "claims": self._serving.bundles.claims(facts.layer_id),
         }
         with heavy.Child() as child:
-            child.do("unpack", arguments)
+            child.do(work, arguments)
         self._folders.finish_unpacking(made, facts.layer_id)
         self._serving.switch_to_unpacked(facts.layer_id)
         self._told(f"layer {facts.digest[:19]} is complete and unpacked")
+        if self._recipes is not None:
+            self._recipes.keep(layer)
 
     def _write_head(self, layer: Layer, content: LazyContent) -> None:
         try:

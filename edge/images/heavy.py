@@ -22,6 +22,8 @@ from typing import Any, Final, Self
 from edge import errors
 from edge.errors import EdgeError, EngineError, InvalidInputError, StoreError
 from edge.files import write_atomically
+from edge.images.delta.laying_out import lay_out
+from edge.images.delta.rebuilding import rebuild
 from edge.images.kept_index import OWN_SPAN_SIZE, keep_index
 from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import Descriptor
@@ -205,10 +207,23 @@ def _claims(arguments: Mapping[str, Any]) -> Claims | None:
     return Claims(found) if found is not None else None
 
 
+def _recipe(arguments: Mapping[str, Any]) -> dict[str, int]:
+    """A recipe that was fetched becomes a tree, a table of chunks and the beginning of a tar."""
+    return lay_out(Path(arguments["folder"]), arguments["size"], gzip=bool(arguments["compression"]))
+
+
+def _rebuild(arguments: Mapping[str, Any]) -> dict[str, int]:
+    os.nice(_NICE)
+    rebuild(Path(arguments["folder"]), Path(arguments["target"]), arguments["diff_id"])
+    return {}
+
+
 _WORK: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, int]]]] = {
     "index": _index,
     "fetch": _fetch,
     "unpack": _unpack,
+    "recipe": _recipe,
+    "rebuild": _rebuild,
 }
 
 

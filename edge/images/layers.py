@@ -1,6 +1,7 @@
 """The layers this service has, on disk: what each is, its tree, its spans and what has arrived of it.
 
     layers/<layer id>/layer.json  tree  spans  blob  blob.map  ztoc.gz
+                      recipe  recipe.from  chunks  older      instead of spans: what is taken from older layers
     unpacked/<layer id>/          plain files, once everything has arrived
     slots                         the number the next layer gets
 
@@ -21,6 +22,7 @@ from edge.files import store_error, sync_folder, write_atomically
 
 _LAYER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _NEW: Final = ".new"
+_OLD: Final = ".old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,18 @@ class LayerFolders:
             raise store_error(f"cannot keep layer {facts.layer_id[:12]}", error) from error
         sync_folder(made.parent)
 
+    def replace(self, made: Path, facts: LayerFacts) -> None:
+        """Put a layer into force that was made in `begin`'s folder, in the place of the one that is there."""
+        aside = self._root / "layers" / f"{facts.layer_id}{_OLD}"
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            # If the power goes between the two, the layer is lost, and its image pulled again.
+            self.folder(facts.layer_id).rename(aside)
+        except OSError as error:
+            raise store_error(f"cannot replace layer {facts.layer_id[:12]}", error) from error
+        self.finish(made, facts)
+        shutil.rmtree(aside, ignore_errors=True)
+
     def begin_unpacking(self, layer_id: str) -> Path:
         """Return an empty folder to unpack into; `finish_unpacking` puts it into force."""
         folder = self._root / "unpacked" / f"{layer_id}{_NEW}"
@@ -145,7 +159,7 @@ class LayerFolders:
             shutil.rmtree(target, ignore_errors=True)
             raise StoreError(f"layer {layer_id[:12]} was removed while it was unpacked")
         sync_folder(target.parent)
-        for name in ("blob", "blob.map"):
+        for name in ("blob", "blob.map", "chunks"):
             (self.folder(layer_id) / name).unlink(missing_ok=True)
         return target
 

@@ -137,6 +137,27 @@ class LazyContent:
             self._require((span,))
         raise StoreError(f"layer {self.layer_id[:12]}: span {span.number} does not stay where it is put")
 
+    def local(self, file: Record, offset: int, size: int) -> bytes | memoryview | None:
+        """Return bytes of a file if all of their spans are here, without fetching any."""
+        start = file.offset + offset
+        spans = self.table.covering(start, start + size)
+        if not all(self.cache.has(span.number) for span in spans):
+            return None
+        try:
+            parts = [_cut(span, self._inflate_here(span), start, start + size) for span in spans]
+        except EdgeError:
+            # The disk has lost one: it is fetched again when it is read.
+            return None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _inflate_here(self, span: Span) -> memoryview:
+        key = (self.layer_id, span.number)
+        found = self._inflated.get(key)
+        if found is None:
+            found = inflate_span(self.table, span, self.cache.get(span))
+            self._inflated.put(key, found)
+        return found
+
     # --- fetching
 
     @property

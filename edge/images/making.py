@@ -20,15 +20,17 @@ from edge.errors import (
     StoreError,
     TransientError,
 )
-from edge.files import store_error
+from edge.files import store_error, write_atomically
 from edge.images import heavy
+from edge.images.delta.fetching import RecipeSource, fetch_recipe
 from edge.images.image_store import ImageRecord, LayerRecord, chain_ids
 from edge.images.layers import LayerFacts, LayerFolders
+from edge.images.lazy_content import LazyContent
 from edge.images.oci.client import NoRangeError, RegistryClient
 from edge.images.oci.documents import Configuration, Descriptor, Manifest
 from edge.images.oci.layout import OciLayout
 from edge.images.oci.references import ImageReference, parse_reference
-from edge.images.serving import Serving
+from edge.images.serving import Layer, Serving
 from edge.images.soci.compact import MAX_COMPACT_BYTES, ZtocUnpacker
 from edge.images.soci.manifests import (
     COMPACT_ZTOC_MEDIA_TYPE,
@@ -52,6 +54,8 @@ from edge.images.unpack import DamagedLayerError, check_kind
 _log = logging.getLogger(__name__)
 
 _MAXIMUM_HEAD: Final = 64 * 1024
+_LEAST_SHARE: Final = 0.25
+"""Of a layer's content in older images: below, the layer is fetched by its own index."""
 Progress = Callable[[int, int], None]
 """Bytes that came, of how many, before the image is startable."""
 
@@ -99,11 +103,18 @@ class Maker:
         folders: Where layers are made.
         serving: Where they are served then.
         told: Told of what went wrong and was got round.
+        older: Returns the layers of images of the same repository that are here, the newest image's first.
     """
 
     def __init__(
-        self, client: RegistryClient, folders: LayerFolders, serving: Serving, told: Callable[[str], None]
+        self,
+        client: RegistryClient,
+        folders: LayerFolders,
+        serving: Serving,
+        told: Callable[[str], None],
+        older: Callable[[ImageReference], list[str]],
     ) -> None:
+        self._older = older
         self._client = client
         self._folders = folders
         self._serving = serving
@@ -138,10 +149,12 @@ class Maker:
             referring = () if proven else self._referrers(pinned, manifest)
             configuration = configuring.result()
             _check(text, architecture, manifest, configuration)
-            bundle = self._find_bundle(pinned, manifest, referring, configuration)
+            index = cache(lambda: self._find_index(pinned, manifest, referring))
+            # An update takes little more than what changed; a bundle would bring what is here already.
+            updates = not proven and self._updates(pinned, configuration, index)
+            bundle = None if updates else self._find_bundle(pinned, manifest, referring, configuration)
             try:
                 payload = self._start_bundle(bundle, configuration)
-                index = cache(lambda: self._find_index(pinned, manifest, referring))
                 found = _Found(
                     reference,
                     pinned,
@@ -192,6 +205,8 @@ class Maker:
         came, total = _Sum(progress), 0
         records: list[LayerRecord] = []
         wanted = [index.ztoc_of(layer.digest) if index is not None else None for layer in manifest.layers]
+        # A recipe that lies shows an older file until the DiffID tells: nothing of a proven image may be shown before.
+        recipes = [None if found.proven else _recipe_source(index, layer.digest) for layer in manifest.layers]
         for layer_id, layer, entry in zip(ids, manifest.layers, wanted, strict=True):
             if layer_id not in self._serving.layers and bundle is None:
                 total += entry.blob.size if entry is not None else layer.size
@@ -209,7 +224,7 @@ class Maker:
                 source=str(found.pinned),
                 below=tuple(reversed(ids[:number])),
             )
-            done = self._layer(facts, wanted[number], came, child, found)
+            done = self._layer(facts, wanted[number], recipes[number], came, child, found)
             records.append(_record(done, configuration.created))
         names = tuple(dict.fromkeys((str(found.reference), str(found.pinned))))
         image = ImageRecord(configuration.image_id, manifest.digest, names, ids[-1], configuration.created)
@@ -232,7 +247,7 @@ class Maker:
         index = found.index() if found.bundle is None else None
         for entry in index.prefetches if index is not None else ():
             layer = self._serving.layers.get(by_digest.get(entry.layer_digest, ""))
-            if layer is None or layer.content is None or not layer.content.cache.missing:
+            if layer is None or not isinstance(layer.content, LazyContent) or not layer.content.cache.missing:
                 continue
             try:
                 blob = Descriptor("", entry.blob.digest, entry.blob.size)
@@ -298,10 +313,26 @@ class Maker:
             self._told(f"the index of {reference} cannot be used: {error}")
             return None
 
+    def _updates(
+        self, reference: ImageReference, configuration: Configuration, index: Callable[[], SociIndex | None]
+    ) -> bool:
+        """Whether there is an older image here, and recipes that say what of the new one is in it."""
+        ids = set(chain_ids(configuration.diff_ids))
+        if not any(layer_id not in ids for layer_id in self._older(reference)):
+            return False
+        found = index()
+        return found is not None and bool(found.recipes)
+
     # --- layers
 
-    def _layer(
-        self, facts: LayerFacts, entry: ZtocEntry | None, came: "_Sum", child: heavy.Child, found: "_Found"
+    def _layer(  # noqa: PLR0913, PLR0917 - what a layer can be made from
+        self,
+        facts: LayerFacts,
+        entry: ZtocEntry | None,
+        recipe: RecipeSource | None,
+        came: "_Sum",
+        child: heavy.Child,
+        found: "_Found",
     ) -> LayerFacts:
         with self._alone(facts.layer_id):
             there = self._serving.layers.get(facts.layer_id)
@@ -310,6 +341,8 @@ class Maker:
                     self._check_sealed((facts.layer_id,))
                 return there.facts
             made = self._folders.begin(facts.layer_id)
+            if recipe is not None and (done := self._delta(made, facts, recipe, child)) is not None:
+                return done
             if found.bundle is not None and not (made / "blob").exists():
                 try:
                     return self._bundled(made, facts, found.bundle, child)
@@ -342,7 +375,72 @@ class Maker:
         late_windows.mark(made, layer.ztoc)
         return self._put(made, facts, result["content"], layer.head.hex())
 
-    def _indexed(self, made: Path, facts: LayerFacts, entry: ZtocEntry, came: "_Sum", child: heavy.Child) -> LayerFacts:
+    def _delta(self, made: Path, facts: LayerFacts, recipe: RecipeSource, child: heavy.Child) -> LayerFacts | None:
+        """Make a layer from its recipe and older layers; None where that cannot be, or is not worth it."""
+        recipe.save(made)
+        older = [one for one in self._older(parse_reference(facts.source)) if one != facts.layer_id]
+        if not older or ((made / "blob").exists() and not (made / "recipe").exists()):
+            return None
+        try:
+            self._fetch_recipe(made, facts, recipe, older)
+            result = child.do("recipe", {"folder": str(made), "size": facts.size, "compression": facts.compression})
+            share = self._serving.share_here(made, older)
+            if share >= _LEAST_SHARE:
+                write_atomically(made / "older", " ".join(older).encode())
+                return self._put(made, facts, result["content"], "")
+            self._told(f"layer {facts.digest[:19]}: older images have {share:.0%} of it, so it is fetched by itself")
+        except TransientError:
+            raise
+        except (InvalidInputError, NoRangeError) as error:
+            self._told(f"layer {facts.digest[:19]} is fetched without what is here of older images: {error}")
+        for name in ("blob", "chunks", "tree"):
+            (made / name).unlink(missing_ok=True)
+        return None
+
+    def _fetch_recipe(self, folder: Path, facts: LayerFacts, recipe: RecipeSource, older: Sequence[str]) -> None:
+        known = [self._folders.folder(layer_id) / "recipe" for layer_id in older]
+        count = fetch_recipe(self._client, parse_reference(facts.source), recipe, known, folder / "recipe")
+        _log.info("of the recipe of %s, %s of %s bytes were fetched", facts.digest[:19], count, recipe.size)
+
+    def keep(self, layer: Layer) -> None:
+        """Fetch a complete layer's recipe, so that an update need not. It is only a help."""
+        facts = layer.facts
+        folder = self._folders.folder(facts.layer_id)
+        recipe = RecipeSource.load(folder)
+        if recipe is None or (folder / "recipe").exists():
+            return
+        try:
+            self._fetch_recipe(folder, facts, recipe, self._older(parse_reference(facts.source)))
+        except EdgeError as error:
+            _log.info("the recipe of %s did not come: %s", facts.digest[:19], error)
+
+    def without(self, layer: Layer) -> None:
+        """Make a layer anew that was made from a false recipe; what was shown of it is shown no more.
+
+        Raises:
+            EdgeError: As `make`.
+        """
+        facts = layer.facts
+        recipe = RecipeSource.load(self._folders.folder(facts.layer_id))
+        entry = recipe.ztoc_of(facts.digest) if recipe is not None else None
+        with heavy.Child() as child, self._alone(facts.layer_id):
+            made = self._folders.begin(facts.layer_id)
+            came = _Sum(lambda *_: None)
+            if entry is not None and not (made / "blob").exists():
+                self._indexed(made, facts, entry, came, child, instead=True)
+            else:
+                self._whole(made, replace(facts, sealed=True), came, child, "", instead=True)
+
+    def _indexed(  # noqa: PLR0913 - what a layer is made from
+        self,
+        made: Path,
+        facts: LayerFacts,
+        entry: ZtocEntry,
+        came: "_Sum",
+        child: heavy.Child,
+        *,
+        instead: bool = False,
+    ) -> LayerFacts:
         reference = parse_reference(facts.source)
         compact = entry.blob.media_type == COMPACT_ZTOC_MEDIA_TYPE
         self._save(reference, Descriptor("", entry.blob.digest, entry.blob.size), made / "ztoc", came, compact=compact)
@@ -353,9 +451,11 @@ class Maker:
         # Also the proof that this registry serves parts; the first connection is open then.
         blob = Descriptor("", facts.digest, facts.size)
         head = b"".join(self._client.chunks(reference, blob, 0, max(start, 1)))
-        return self._put(made, facts, result["content"], head[:start].hex())
+        return self._put(made, facts, result["content"], head[:start].hex(), instead=instead)
 
-    def _whole(self, made: Path, facts: LayerFacts, came: "_Sum", child: heavy.Child, layout: str) -> LayerFacts:
+    def _whole(  # noqa: PLR0913 - what a layer is made from
+        self, made: Path, facts: LayerFacts, came: "_Sum", child: heavy.Child, layout: str, *, instead: bool = False
+    ) -> LayerFacts:
         arguments = {
             "layout": layout,
             "folder": str(made),
@@ -373,11 +473,15 @@ class Maker:
                 raise InvalidInputError(f"{layout} is damaged: {error}", hint="Copy it again.") from error
             raise RegistryUnavailableError(str(error), reason="CannotPullContainerError") from error
         came.at(before + facts.size)
-        return self._put(made, replace(facts, own=True), result["content"], "")
+        return self._put(made, replace(facts, own=True), result["content"], "", instead=instead)
 
-    def _put(self, made: Path, facts: LayerFacts, content: int, head: str) -> LayerFacts:
+    def _put(self, made: Path, facts: LayerFacts, content: int, head: str, *, instead: bool = False) -> LayerFacts:
         known = replace(facts, slot=self._folders.next_slot(), content_size=content, head=head)
-        self._folders.finish(made, known)
+        if instead:
+            # A slot of its own: what the kernel remembers of the former one is not asked of this one.
+            self._folders.replace(made, known)
+        else:
+            self._folders.finish(made, known)
         self._serving.open(known)
         return known
 
@@ -426,6 +530,20 @@ def _check(text: str, architecture: str, manifest: Manifest, configuration: Conf
         )
     if len(configuration.diff_ids) != len(manifest.layers) or not manifest.layers:
         raise InvalidInputError(f"{text} names {len(configuration.diff_ids)} layers and has {len(manifest.layers)}")
+
+
+def _recipe_source(index: SociIndex | None, layer_digest: str) -> RecipeSource | None:
+    recipe = index.recipe_of(layer_digest) if index is not None else None
+    if index is None or recipe is None:
+        return None
+    ztoc = index.ztoc_of(layer_digest)
+    return RecipeSource(
+        recipe.blob.digest,
+        recipe.blob.size,
+        recipe.head_size,
+        recipe.head_digest,
+        *(ztoc.blob if ztoc is not None else ("", "", 0)),
+    )
 
 
 class _Sum:

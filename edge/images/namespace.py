@@ -86,10 +86,12 @@ class OverlayNamespace:
         self.saw: Callable[[ServedLayer, Record, int, int], None] | None = None
 
     def add(self, *layers: ServedLayer) -> None:
-        """Serve layers; one that is served already is replaced."""
+        """Serve layers; one that is served already is replaced, its former slot forgotten."""
         with self._lock:
+            former = {one.slot for layer in layers if (one := self._by_name.get(layer.layer_id.encode())) is not None}
             # Copies, because the server reads without the lock.
-            self._layers = self._layers | {layer.slot: layer for layer in layers}
+            kept = {slot: one for slot, one in self._layers.items() if slot not in former}
+            self._layers = kept | {layer.slot: layer for layer in layers}
             self._by_name = self._by_name | {layer.layer_id.encode(): layer for layer in layers}
             self._by_link = self._by_link | {layer.link.encode(): layer for layer in layers}
             self._modified = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -32,7 +32,7 @@ from edge.images.lazy_content import READ_SECONDS
 from edge.images.making import MadeImage, Maker, Progress
 from edge.images.oci.client import RegistryClient
 from edge.images.oci.documents import host_architecture
-from edge.images.oci.references import parse_reference
+from edge.images.oci.references import ImageReference, parse_reference
 from edge.images.serving import Layer, Serving
 from edge.images.starts.learning import Starts
 from edge.model.start_profile import StartProfile
@@ -122,8 +122,10 @@ class ImageService:
             self._note(f"{error}; the image store begins anew, layers are kept")
         self._folders = LayerFolders(root)
         self._serving = Serving(root, self._folders, client, self._note, read_seconds)
-        self._maker = Maker(client, self._folders, self._serving, self._note)
-        self._completion = Completion(self._folders, self._serving, self._unfinished, self._note, bytes_per_second)
+        self._maker = Maker(client, self._folders, self._serving, self._note, self._older)
+        self._completion = Completion(
+            self._folders, self._serving, self._unfinished, self._note, bytes_per_second, self._maker
+        )
         self._starts = Starts(root, self._serving, self._note)
         self._preparing = 0
         self._protected = _load_protected(root / "protected.json")
@@ -301,6 +303,17 @@ class ImageService:
             self._remove_orphans()
             return gone
 
+    def older(self, reference: str) -> list[tuple[str, Path]]:
+        """Return the layers that are here of a repository's images: digest, and where the recipe is or would be.
+
+        Raises:
+            InvalidInputError: It is no reference.
+        """
+        layers = [self._serving.layers.get(layer_id) for layer_id in self._older(parse_reference(reference))]
+        return [
+            (one.facts.digest, self._folders.folder(one.facts.layer_id) / "recipe") for one in layers if one is not None
+        ]
+
     def protect(self, image_ids: Iterable[str]) -> None:
         """Say which images are needed: running, wanted, or to go back to. What was said before is forgotten."""
         wanted = frozenset(image_ids)
@@ -369,6 +382,13 @@ class ImageService:
             chains = [self._store.chain(image.layer) for image in (*wanted, *others)]
         return [layer.layer_id for chain in chains for layer in chain]
 
+    def _older(self, reference: ImageReference) -> list[str]:
+        """The layers of images of a repository, the newest image's first, and of each the top one."""
+        with self._lock:
+            images = [one for one in reversed(self._store.images()) if _is_of(one, reference)]
+            chains = [reversed(self._store.chain(image.layer)) for image in images]
+        return list(dict.fromkeys(layer.layer_id for chain in chains for layer in chain))
+
     def _find(self, reference: str) -> ImageRecord:
         names = {reference}
         with suppress(EdgeError):
@@ -411,6 +431,14 @@ class ImageService:
             image.image_id in self._protected,
             next(filter(None, problems), ""),
         )
+
+
+def _is_of(image: ImageRecord, reference: ImageReference) -> bool:
+    for name in image.names:
+        with suppress(EdgeError):
+            if parse_reference(name).name == reference.name:
+                return True
+    return False
 
 
 def _load_protected(path: Path) -> frozenset[str]:

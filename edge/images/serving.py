@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,9 @@ from edge.errors import EdgeError, RefusedError, StoreError
 from edge.files import write_atomically
 from edge.images import keeper
 from edge.images.blob_cache import BlobCache
+from edge.images.delta.chunk_file import read_chunk_file
+from edge.images.delta.content import DeltaContent
+from edge.images.delta.older import OlderFiles, OlderLayer, likely_share
 from edge.images.fuse import mount
 from edge.images.fuse.server import FuseServer, Session
 from edge.images.image_store import link_of
@@ -49,7 +52,7 @@ class Layer:
 
     facts: LayerFacts
     served: ServedLayer
-    content: LazyContent | None
+    content: LazyContent | DeltaContent | None
 
     @property
     def here(self) -> int:
@@ -65,6 +68,15 @@ class Layer:
     def sealed(self) -> bool:
         """Whether everything read of it is what its digest says."""
         return self.facts.sealed or self.unpacked
+
+    @property
+    def files(self) -> LazyContent | DeltaContent | UnpackedContent:
+        """Where the bytes of its files are."""
+        if self.content is not None:
+            return self.content
+        if not isinstance(self.served.content, UnpackedContent):
+            raise TypeError(self.facts.layer_id)
+        return self.served.content
 
     @property
     def unpacked(self) -> bool:
@@ -207,23 +219,63 @@ class Serving:
         if unpacked.is_dir():
             layer = self._unpacked(facts, served, unpacked)
         else:
-            blob = LayerBlob(self._client, facts)
-            table = late_windows.table_of(folder, blob.beside, self._told, self._read_seconds)
-            content = LazyContent(
-                facts.layer_id,
-                table=table,
-                cache=BlobCache(folder, facts.size, len(table.spans)),
-                inflated=self.inflated,
-                source=blob,
-                pulse=self.pulse,
-                read_seconds=self._read_seconds,
-                told=self._told,
-            )
-            pieces = self.bundles.pieces(facts.layer_id)
-            seen = BundledContent(pieces, content, self.pulse, self._read_seconds) if pieces is not None else content
-            layer = Layer(facts, replace(served, content=seen), content)
+            opened = self._delta if (folder / "chunks").exists() else self._lazy
+            layer = opened(facts, served, folder)
         self._put(layer)
         return layer
+
+    def _lazy(self, facts: LayerFacts, served: ServedLayer, folder: Path) -> Layer:
+        blob = LayerBlob(self._client, facts)
+        table = late_windows.table_of(folder, blob.beside, self._told, self._read_seconds)
+        content = LazyContent(
+            facts.layer_id,
+            table=table,
+            cache=BlobCache(folder, facts.size, len(table.spans)),
+            inflated=self.inflated,
+            source=blob,
+            pulse=self.pulse,
+            read_seconds=self._read_seconds,
+            told=self._told,
+        )
+        pieces = self.bundles.pieces(facts.layer_id)
+        seen = BundledContent(pieces, content, self.pulse, self._read_seconds) if pieces is not None else content
+        return Layer(facts, replace(served, content=seen), content)
+
+    def _delta(self, facts: LayerFacts, served: ServedLayer, folder: Path) -> Layer:
+        table = read_chunk_file(folder / "chunks")
+        if served.tree is None:
+            raise AssertionError
+        try:
+            older = tuple((folder / "older").read_text(encoding="ascii").split())
+        except (OSError, ValueError):
+            # Nothing is found there then.
+            older = ()
+        content = DeltaContent(
+            facts.layer_id,
+            tree=served.tree,
+            table=table,
+            cache=BlobCache(folder, table.tar_size, table.count),
+            older=OlderFiles(lambda: self.older_layers(older)),
+            inflated=self.inflated,
+            source=LayerBlob(self._client, facts),
+            pulse=self.pulse,
+            read_seconds=self._read_seconds,
+            told=self._told,
+        )
+        return Layer(facts, replace(served, content=content), content)
+
+    def share_here(self, folder: Path, layer_ids: Iterable[str]) -> float:
+        """Return how much of a layer that is being made is in older layers, going by paths and sizes."""
+        tree = LayerTree(folder / "tree")
+        try:
+            return likely_share(tree, self.older_layers(layer_ids))
+        finally:
+            tree.close()
+
+    def older_layers(self, layer_ids: Iterable[str]) -> list[OlderLayer]:
+        """Return those of these layers that are served, to take files from."""
+        found = (self.layers.get(layer_id) for layer_id in layer_ids)
+        return [OlderLayer(one.facts.layer_id, one.served.tree, one.files) for one in found if one and one.served.tree]
 
     def _unpacked(self, facts: LayerFacts, served: ServedLayer, path: Path) -> Layer:
         if served.tree is None:

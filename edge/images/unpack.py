@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -62,15 +62,41 @@ def unpack(  # noqa: PLR0913 - what a layer is
         FalseIndexError: The tree is not the tar's, or a bundle said otherwise than the tar.
         StoreError: The files cannot be written here.
     """
+    whole = hashlib.sha256()
+    pieces = _inflated(blob, whole, gzip=gzip)
+    return unpack_pieces(
+        pieces, tree_file, target, lambda diff: (("layer", whole, digest), ("tar", diff, diff_id)), claims
+    )
+
+
+def unpack_pieces(
+    pieces: Iterable[bytes | memoryview],
+    tree_file: Path,
+    target: Path,
+    proofs: "Callable[[hashlib._Hash], Iterable[tuple[str, hashlib._Hash, str]]]",
+    claims: Claims | None = None,
+) -> list[FileMetadata]:
+    """Write a layer's files from its tar, and return its members, as `unpack`.
+
+    Args:
+        pieces: The tar, whole, in order; what it raises is raised.
+        tree_file: As for `unpack`.
+        target: As for `unpack`.
+        proofs: Given the tar's digest, returns what has to have which digest.
+        claims: As for `unpack`.
+
+    Raises:
+        EdgeError: As `unpack`.
+    """
     try:
         tree = LayerTree(tree_file)
         _make_nodes(tree, target)
         scanner = TarScanner()
         writer = _Files(tree, target)
-        whole, diff = hashlib.sha256(), hashlib.sha256()
+        diff = hashlib.sha256()
         position = 0
         try:
-            for piece in _inflated(blob, whole, gzip=gzip):
+            for piece in pieces:
                 diff.update(piece)
                 scanner.feed(memoryview(piece))
                 writer.take(position, piece)
@@ -78,10 +104,10 @@ def unpack(  # noqa: PLR0913 - what a layer is
                     claims.take(position, piece)
                 position += len(piece)
         except zlib.error as error:
-            raise DamagedLayerError(f"{blob} does not inflate: {error}") from error
-        for what, found, wanted in (("layer", whole.hexdigest(), digest), ("tar", diff.hexdigest(), diff_id)):
-            if f"sha256:{found}" != wanted:
-                raise DamagedLayerError(f"the {what} has digest sha256:{found}, not {wanted}")
+            raise DamagedLayerError(f"{target.name} does not inflate: {error}") from error
+        for what, made, wanted in proofs(diff):
+            if f"sha256:{made.hexdigest()}" != wanted:
+                raise DamagedLayerError(f"the {what} has digest sha256:{made.hexdigest()}, not {wanted}")
         scanner.finish()
         if build_tree(scanner.files) != tree_file.read_bytes():
             raise FalseIndexError("the index lists other files than the layer has")
@@ -136,7 +162,7 @@ class _Files:
         self._open = -1
         self._record: Record | None = None
 
-    def take(self, position: int, piece: bytes) -> None:
+    def take(self, position: int, piece: bytes | memoryview) -> None:
         """Take the tar's bytes from `position` on."""
         view = memoryview(piece)
         end = position + len(piece)

@@ -23,6 +23,13 @@ class UnpackedContent:
         """See `Content`: a disk read is waited for elsewhere."""
         return None
 
+    def local(self, file: Record, offset: int, size: int) -> bytes | memoryview | None:
+        """Return bytes of a file, or None when it is not there any more."""
+        try:
+            return self.read(file, offset, size)
+        except StoreError:
+            return None
+
     def read(self, file: Record, offset: int, size: int) -> bytes | memoryview:
         """See `Content`."""
         try:

@@ -54,24 +54,29 @@ def content(seed: int, files: int = 24, size: int = 96 << 10) -> dict[str, bytes
     }
 
 
-def push_image(
-    registry: Registry, repository: str, layers: Sequence[Mapping[str, bytes]], *, index: str = "compact"
+def push_image(  # noqa: PLR0913 - what an image may differ in
+    registry: Registry,
+    repository: str,
+    layers: Sequence[Mapping[str, bytes]],
+    *,
+    index: str = "compact",
+    tag: str = "1",
+    options: Sequence[str] = (),
 ) -> TestImage:
-    """Push an image of these layers, with an index of small spans, or without one."""
+    """Push an image of these layers, with an index of small spans and these options, or without one."""
     with tempfile.TemporaryDirectory() as name:
         layout = OciLayout(Path(name) / "layout")
         tars = [layer(files) for files in layers]
-        layout.finish(layout.image(tars, {"Cmd": ["/none"]}, host_architecture()), tag="1")
-        layout.push(registry, repository, "1")
-    reference = f"{registry.address}/{repository}:1"
-    document = registry.get(f"{repository}/manifests/1", "application/vnd.oci.image.manifest.v1+json")
+        layout.finish(layout.image(tars, {"Cmd": ["/none"]}, host_architecture()), tag=tag)
+        layout.push(registry, repository, tag)
+    reference = f"{registry.address}/{repository}:{tag}"
+    document = registry.get(f"{repository}/manifests/{tag}", "application/vnd.oci.image.manifest.v1+json")
     configuration = registry.get(f"{repository}/blobs/{document['config']['digest']}")
     if index:
-        push_index(
-            registry, reference, "--index-version", index, "--span-size", str(SPAN_SIZE), "--min-layer-size", "0"
-        )
+        usual = ("--index-version", index, "--span-size", str(SPAN_SIZE), "--min-layer-size", "0")
+        push_index(registry, reference, *usual, *options)
     ids = chain_ids(configuration["rootfs"]["diff_ids"])
-    return TestImage(f"{repository}:1", tuple(ids), tuple(layers))
+    return TestImage(f"{repository}:{tag}", tuple(ids), tuple(layers))
 
 
 def push_index(registry: Registry, reference: str, *options: str) -> None:

@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import InvalidInputError, StoreError
+from edge.images.delta.building import RecipeBuilder
+from edge.images.delta.recipe import POINT_DISTANCE, BuiltRecipe, Point
 from edge.images.indexing.platforms import PlatformImage, is_image, platform_images
 from edge.images.kept_index import OWN_SPAN_SIZE, read_kept_index
 from edge.images.oci.content import ContentReader
-from edge.images.oci.documents import OCI_INDEX, OCI_MANIFEST, Descriptor, Index
+from edge.images.oci.documents import OCI_INDEX, OCI_MANIFEST, Descriptor, Index, digest_of
 from edge.images.oci.layout import OciLayout
 from edge.images.oci.layout_writer import LayoutWriter
 from edge.images.oci.references import ImageReference
 from edge.images.soci import manifests
-from edge.images.soci.builder import build_layer_index
+from edge.images.soci.builder import LayerIndex, LayerIndexer
 from edge.images.soci.checkpoints import MAX_SPAN_BYTES, WINDOW_BYTES
 from edge.images.soci.compact import COMPACT_SPAN_SIZE, pack_ztoc
 from edge.images.soci.manifests import (
     COMPACT_ZTOC_MEDIA_TYPE,
     EMPTY_CONFIG,
+    RECIPE_MEDIA_TYPE,
     ZTOC_MEDIA_TYPE,
     IndexVersion,
+    RecipeEntry,
     SociIndex,
     ZtocEntry,
     annotate_manifest,
@@ -56,11 +60,12 @@ class IndexOptions:
         span_size: Uncompressed bytes.
         min_layer_size: Compressed bytes; smaller layers get no zTOC, they are faster fetched whole.
         platforms: As for `platform_images`.
+        recipes: Also make the layers' recipes for updates; the compact index alone holds them. Building takes longer.
         disable_xattrs: Mark layers without extended attributes and opaque directories, as `soci … --optimizations
             xattr` does.
 
     Raises:
-        InvalidInputError: The span size is out of bounds.
+        InvalidInputError: The span size is out of bounds, or SOCI's versions shall hold recipes.
     """
 
     version: IndexVersion = IndexVersion.V1
@@ -68,6 +73,7 @@ class IndexOptions:
     min_layer_size: int = DEFAULT_MIN_LAYER_SIZE
     platforms: tuple[str, ...] = ()
     disable_xattrs: bool = False
+    recipes: bool = False
 
     @classmethod
     def of(cls, version: IndexVersion) -> "IndexOptions":
@@ -83,17 +89,23 @@ class IndexOptions:
                 f"a span size is {WINDOW_BYTES} to {MAX_SPAN_BYTES} bytes, not {self.span_size}",
                 hint="Each span costs 32 KiB in the index; 256 KiB to 4 MiB are usual.",
             )
+        if self.recipes and self.version is not IndexVersion.COMPACT:
+            raise InvalidInputError(
+                "an index of SOCI's versions holds no recipes for updates",
+                hint="Leave --for-updates out, or build the compact index.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A layer and its zTOC, or why it has none."""
+    """A layer and its zTOC, or why it has none; with a compact one its recipe."""
 
     layer: Descriptor
     ztoc: ZtocEntry | None
     spans: int = 0
     files: int = 0
     skipped: str = ""
+    recipe: RecipeEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +218,7 @@ class _Layers:
             return self._take(layer, self._kept[layer.digest])
         compression = _COMPRESSIONS[check_kind(layer.media_type)]
         try:
-            found = build_layer_index(
-                self._pieces(layer), compression, span_size=self._options.span_size, thin=self._compact
-            )
+            found, recipe = self._read(layer, compression)
         except InvalidInputError as error:
             self._check_digest(layer)
             return BuiltLayer(layer, None, skipped=str(error))
@@ -216,7 +226,26 @@ class _Layers:
             if digest != wanted:
                 raise _damaged(layer, f"the {what} has digest {digest}, not {wanted}")
         data = write_ztoc(found.ztoc)
-        return self._add(layer, found.ztoc, pack_ztoc(data) if self._compact else data, self._options.span_size)
+        packed = pack_ztoc(data) if self._compact else data
+        return self._add(layer, found.ztoc, packed, self._options.span_size, recipe)
+
+    def _read(self, layer: Descriptor, compression: Compression) -> tuple[LayerIndex, BuiltRecipe | None]:
+        """Read a layer once; a recipe is made where one is asked for."""
+        builder = RecipeBuilder() if self._options.recipes else None
+        with LayerIndexer(
+            compression,
+            span_size=self._options.span_size,
+            thin=self._compact,
+            on_output=builder.feed if builder is not None else None,
+            entry_distance=POINT_DISTANCE if builder is not None else 0,
+        ) as indexer:
+            if builder is not None:
+                builder.files = indexer.files
+            for piece in self._pieces(layer):
+                indexer.feed(piece)
+            found = indexer.finish()
+            points = [Point(*entry) for entry in indexer.entries]
+        return found, builder.finish(compression, layer.size, points) if builder is not None else None
 
     def _take(self, layer: Descriptor, path: Path) -> BuiltLayer:
         packed, ztoc = read_kept_index(path)
@@ -224,7 +253,9 @@ class _Layers:
             raise StoreError(f"{path} is of a layer of {ztoc.compressed_size} bytes; {layer.digest} has {layer.size}")
         return self._add(layer, ztoc, packed, OWN_SPAN_SIZE)
 
-    def _add(self, layer: Descriptor, ztoc: Ztoc, data: bytes, span_size: int) -> BuiltLayer:
+    def _add(
+        self, layer: Descriptor, ztoc: Ztoc, data: bytes, span_size: int, recipe: BuiltRecipe | None = None
+    ) -> BuiltLayer:
         blob = self._writer.add(data)
         entry = ZtocEntry(
             manifests.Descriptor(COMPACT_ZTOC_MEDIA_TYPE if self._compact else ZTOC_MEDIA_TYPE, blob.digest, blob.size),
@@ -233,7 +264,15 @@ class _Layers:
             span_size,
             disable_xattrs=self._options.disable_xattrs and can_disable_xattrs(ztoc.files),
         )
-        return BuiltLayer(layer, entry, len(ztoc.span_digests), len(ztoc.files))
+        kept = self._keep_recipe(layer, recipe) if recipe is not None else None
+        return BuiltLayer(layer, entry, len(ztoc.span_digests), len(ztoc.files), recipe=kept)
+
+    def _keep_recipe(self, layer: Descriptor, recipe: BuiltRecipe) -> RecipeEntry:
+        blob = self._writer.add(recipe.data)
+        head = digest_of(recipe.data[: recipe.head_size])
+        return RecipeEntry(
+            manifests.Descriptor(RECIPE_MEDIA_TYPE, blob.digest, blob.size), layer.digest, recipe.head_size, head
+        )
 
     def _pieces(self, layer: Descriptor) -> Iterator[bytes]:
         before = self._done
@@ -280,7 +319,8 @@ def _write_referring(
     digest = ""
     if ztocs:
         subject = manifests.Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
-        added = writer.add(write_index(SociIndex(version, ztocs, subject=subject)), OCI_MANIFEST)
+        recipes = tuple(layer.recipe for layer in layers if layer.recipe is not None)
+        added = writer.add(write_index(SociIndex(version, ztocs, subject=subject, recipes=recipes)), OCI_MANIFEST)
         listed = Descriptor(OCI_MANIFEST, added.digest, added.size, artifact_type=version.value)
         layout = OciLayout.at(writer.folder)
         former = layout.referrers(layout.reference(), manifest.digest, version.value)

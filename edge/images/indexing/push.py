@@ -101,7 +101,8 @@ def _push_index(client: RegistryClient, reference: ImageReference, layout: OciLa
     """Upload all that an index names; return the index."""
     data = layout.manifest(layout.reference().at(digest)).data
     index = read_index(data)
-    for found in [*(entry.blob for entry in index.ztocs), *(entry.blob for entry in index.prefetches)]:
+    artifacts = [entry.blob for entry in index.ztocs] + [entry.blob for entry in index.prefetches]
+    for found in artifacts + [entry.blob for entry in index.recipes]:
         blob = Descriptor("", found.digest, found.size)
         client.push_blob(reference, layout.blob(reference, blob, MAX_ZTOC_BYTES))
     client.push_blob(reference, EMPTY_CONFIG)

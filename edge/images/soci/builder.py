@@ -61,6 +61,7 @@ class LayerIndexer:
             view is valid only during the call. Members up to there are in `files` by then.
         limit: Uncompressed bytes after which the layer is refused.
         thin: Leave out of the windows what their spans do not refer to (`thin_windows`).
+        entry_distance: As for `GzipCheckpointer`.
     """
 
     def __init__(  # noqa: PLR0913 - what an index may differ in
@@ -72,6 +73,7 @@ class LayerIndexer:
         on_output: Callable[[int, memoryview], None] | None = None,
         limit: int = MAX_UNCOMPRESSED_BYTES,
         thin: bool = False,
+        entry_distance: int = 0,
     ) -> None:
         if not _MIN_SPAN_BYTES <= span_size <= MAX_SPAN_BYTES:
             raise InvalidInputError(f"a span size is {_MIN_SPAN_BYTES} to {MAX_SPAN_BYTES} bytes, not {span_size}")
@@ -97,6 +99,7 @@ class LayerIndexer:
             # As many pieces of output can be out of hand as wait, plus the one in work; one more is being filled.
             buffers=_WAITING + 2,
             limit=limit,
+            entry_distance=entry_distance,
         )
 
     def __enter__(self) -> Self:
@@ -116,6 +119,11 @@ class LayerIndexer:
     def points(self) -> list[Checkpoint]:
         """The gzip checkpoints found so far; it grows while the layer is fed."""
         return self._gzip.points
+
+    @property
+    def entries(self) -> list[tuple[int, int, int]]:
+        """Where else its gzip stream can be entered, as `GzipCheckpointer` has them."""
+        return self._gzip.entries
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the layer.

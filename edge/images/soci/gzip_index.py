@@ -53,13 +53,16 @@ class GzipCheckpointer:
         member_end: Receives a member's trailer, unchecked, after its output.
         buffers: How many output buffers take turns.
         limit: Output bytes after which the stream is refused.
+        entry_distance: Uncompressed bytes between two `entries`; 0 for none.
 
     Attributes:
         points: The checkpoints so far.
+        entries: Block boundaries nearer than that, without what lies before them: compressed and uncompressed offset
+            and bits, as a checkpoint's.
         total_out: Output bytes so far.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an index may differ in
         self,
         span_size: int,
         output: Callable[[memoryview], None],
@@ -67,8 +70,11 @@ class GzipCheckpointer:
         *,
         buffers: int,
         limit: int,
+        entry_distance: int = 0,
     ) -> None:
         self.points: list[Checkpoint] = []
+        self.entries: list[tuple[int, int, int]] = []
+        self._entry_distance = entry_distance
         self.total_out = 0
         self._span_size = span_size
         self._output = output
@@ -121,7 +127,7 @@ class GzipCheckpointer:
         end = WINDOW_BYTES + OUTPUT_BYTES
         flush = BLOCK
         if self.total_out:
-            until = self.points[-1].uncompressed + self._span_size - self.total_out
+            until = self._next_boundary() - self.total_out
             if until > 0:
                 end, flush = min(end, self._at + until), NO_FLUSH
         written = self._stream.inflate(self._buffers[self._turn], self._at, end, flush)
@@ -132,7 +138,15 @@ class GzipCheckpointer:
         if flush == BLOCK and not self._stream.ended and self._stream.at_block_start:
             self._consider()
 
+    def _next_boundary(self) -> int:
+        """Up to where no block boundary matters."""
+        place = self.points[-1].uncompressed + self._span_size
+        return min(place, self.entries[-1][1] + self._entry_distance) if self._entry_distance else place
+
     def _consider(self) -> None:
+        if self._entry_distance and (not self.total_out or self.total_out - self.entries[-1][1] > self._entry_distance):
+            compressed = self._total_in - self._stream.remaining
+            self.entries.append((compressed, self.total_out, self._stream.unused_bits))
         if not self.total_out or self.total_out - self.points[-1].uncompressed > self._span_size:
             if len(self.points) == MAX_SPANS:
                 raise InvalidInputError(

@@ -22,6 +22,7 @@ OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 ZTOC_MEDIA_TYPE: Final = "application/octet-stream"
 COMPACT_ZTOC_MEDIA_TYPE: Final = "application/vnd.edge.ztoc.v1+gzip"
+RECIPE_MEDIA_TYPE: Final = "application/vnd.edge.recipe.v1"
 PREFETCH_MEDIA_TYPE: Final = "application/vnd.amazon.soci.prefetch.v1+json"
 
 LAYER_MEDIA_TYPE: Final = "com.amazon.soci.image-layer-mediaType"
@@ -29,6 +30,7 @@ LAYER_DIGEST: Final = "com.amazon.soci.image-layer-digest"
 SPAN_SIZE: Final = "com.amazon.soci.span-size"
 DISABLE_XATTRS: Final = "com.amazon.soci.disable-xattrs"
 BUILD_TOOL: Final = "com.amazon.soci.build-tool-identifier"
+RECIPE_HEAD: Final = "vnd.edge.recipe-head"
 IMAGE_MANIFEST_DIGEST: Final = "com.amazon.soci.image-manifest-digest"
 INDEX_DIGEST: Final = "com.amazon.soci.index-digest"
 
@@ -93,6 +95,20 @@ class PrefetchEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeEntry:
+    """A layer's recipe in an index (`edge.images.delta.recipe`); SOCI has none.
+
+    Attributes:
+        head: What of the blob is fetched first: how many bytes, and their digest.
+    """
+
+    blob: Descriptor
+    layer_digest: str
+    head_size: int
+    head_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class SociIndex:
     """A SOCI index: zTOCs in the order of the image's layers, then prefetch artifacts.
 
@@ -105,10 +121,15 @@ class SociIndex:
     prefetches: tuple[PrefetchEntry, ...] = ()
     subject: Descriptor | None = None
     annotations: Mapping[str, str] = field(default_factory=lambda: {BUILD_TOOL: DEFAULT_BUILD_TOOL})
+    recipes: tuple[RecipeEntry, ...] = ()
 
     def ztoc_of(self, layer_digest: str) -> ZtocEntry | None:
         """Return the zTOC of a layer; small layers have none."""
         return next((entry for entry in self.ztocs if entry.layer_digest == layer_digest), None)
+
+    def recipe_of(self, layer_digest: str) -> RecipeEntry | None:
+        """Return the recipe of a layer, if the index has one."""
+        return next((entry for entry in self.recipes if entry.layer_digest == layer_digest), None)
 
     def bound_to(self, subject: Descriptor | None) -> Self:
         """Return the same index for another image manifest."""
@@ -130,6 +151,7 @@ def write_index(index: SociIndex) -> bytes:
     config = Descriptor(index.version.value, digest_of(EMPTY_CONFIG), len(EMPTY_CONFIG))
     layers = [_ztoc_json(entry) for entry in index.ztocs]
     layers += [_descriptor_json(entry.blob, {LAYER_DIGEST: entry.layer_digest}) for entry in index.prefetches]
+    layers += [_recipe_json(entry) for entry in index.recipes]
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": _descriptor_json(config)}
     document["layers"] = layers
     if index.subject is not None:
@@ -146,6 +168,11 @@ def _ztoc_json(entry: ZtocEntry) -> dict[str, Any]:
     if entry.disable_xattrs:
         annotations[DISABLE_XATTRS] = "true"
     return _descriptor_json(entry.blob, annotations)
+
+
+def _recipe_json(entry: RecipeEntry) -> dict[str, Any]:
+    head = f"{entry.head_size} {entry.head_digest}"
+    return _descriptor_json(entry.blob, {LAYER_DIGEST: entry.layer_digest, RECIPE_HEAD: head})
 
 
 def _descriptor_json(blob: Descriptor, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -166,12 +193,14 @@ def read_index(data: bytes) -> SociIndex:
     """
     document = parse_document(data, "the SOCI index")
     version = _version(_object(document.get("config"), "config").get("mediaType"))
-    ztocs, prefetches = list[ZtocEntry](), list[PrefetchEntry]()
+    ztocs, prefetches, recipes = list[ZtocEntry](), list[PrefetchEntry](), list[RecipeEntry]()
     for number, layer in enumerate(_list(document.get("layers"), "layers")):
         blob, notes = _descriptor(layer, f"layers[{number}]"), _annotations(layer, f"layers[{number}]")
         digest = _digest(notes.get(LAYER_DIGEST), f"layers[{number}].annotations[{LAYER_DIGEST}]")
         if blob.media_type == PREFETCH_MEDIA_TYPE:
             prefetches.append(PrefetchEntry(blob, digest))
+        elif blob.media_type == RECIPE_MEDIA_TYPE:
+            recipes.append(_recipe(blob, digest, notes.get(RECIPE_HEAD, ""), f"layers[{number}]"))
         elif blob.media_type in (ZTOC_MEDIA_TYPE, COMPACT_ZTOC_MEDIA_TYPE):
             size = notes.get(SPAN_SIZE, "")
             span_size = int(size) if size.isascii() and size.isdigit() and len(size) < 20 else None  # noqa: PLR2004
@@ -179,7 +208,14 @@ def read_index(data: bytes) -> SociIndex:
             ztocs.append(ZtocEntry(blob, digest, notes.get(LAYER_MEDIA_TYPE, ""), span_size, disable_xattrs=off))
     subject = _descriptor(document["subject"], "subject") if document.get("subject") is not None else None
     annotations = _annotations(document, "the SOCI index")
-    return SociIndex(version, tuple(ztocs), tuple(prefetches), subject, annotations)
+    return SociIndex(version, tuple(ztocs), tuple(prefetches), subject, annotations, tuple(recipes))
+
+
+def _recipe(blob: Descriptor, layer_digest: str, head: str, where: str) -> RecipeEntry:
+    size, _, digest = head.partition(" ")
+    if not size.isascii() or not size.isdigit() or len(size) > 9 or int(size) > blob.size:  # noqa: PLR2004 - 128 MiB
+        raise InvalidInputError(f"{where} is a recipe whose head is {head[:100]!r}", hint="Build the index again.")
+    return RecipeEntry(blob, layer_digest, int(size), _digest(digest, f"{where}.annotations[{RECIPE_HEAD}]"))
 
 
 def _version(media_type: object) -> IndexVersion:

@@ -76,9 +76,9 @@ class SpanInflater(SpanDigester):
         super().__init__(span)
         match table.compression:
             case Compression.UNCOMPRESSED:
-                self._inflater: _Inflater | _Copier = _Copier(span)
+                self._inflater: Inflater | _Copier = _Copier(span)
             case Compression.GZIP:
-                self._inflater = _Inflater(span, bytes(table.windows[span.number]))
+                self._inflater = Inflater(span, bytes(table.windows[span.number]))
             case _:
                 assert_never(table.compression)
 
@@ -109,7 +109,9 @@ class _Copier:
         return memoryview(self._data).toreadonly()[: self._size]
 
 
-class _Inflater:
+class Inflater:
+    """Inflates a span as it arrives, unverified, given the 32 KiB before it."""
+
     def __init__(self, span: Span, window: bytes) -> None:
         self._span = span
         # One byte more than nothing: a buffer has an address.
@@ -122,6 +124,7 @@ class _Inflater:
         self._problem: InvalidInputError | None = None
 
     def feed(self, piece: bytes) -> None:
+        """Take the next of the span's compressed bytes."""
         if self._problem is not None or not piece:
             return
         self._stream.feed(piece)
@@ -149,6 +152,11 @@ class _Inflater:
             self._written += self._stream.inflate(self._buffer, self._written, size, NO_FLUSH)
 
     def finish(self) -> memoryview:
+        """Say that these were all, and return the uncompressed bytes.
+
+        Raises:
+            InvalidInputError: They do not inflate to the span's size.
+        """
         size = self._span.size
         self._stream.close()
         if self._problem is not None:

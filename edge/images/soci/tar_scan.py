@@ -88,6 +88,22 @@ class TarScanner:
                 self._held.clear()
                 self._take(block)
 
+    @property
+    def content_left(self) -> int:
+        """Bytes of the member's content that come next."""
+        return max(0, self._skip - self._padding)
+
+    def skip(self, count: int) -> None:
+        """Say that the next bytes are content of the member, whatever they are.
+
+        Raises:
+            InvalidInputError: The member has not as many.
+        """
+        if count > self.content_left:
+            raise malformed(f"content at byte {self.end}, where there is none")
+        self._skip -= count
+        self.end += count
+
     def finish(self) -> None:
         """Say that the tar is at its end.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from edge.errors import EdgeError, InvalidInputError
 from edge.images.image_store import ImageRecord
+from edge.images.lazy_content import LazyContent
 from edge.images.making import MadeImage
 from edge.images.oci.references import parse_reference
 from edge.images.serving import Layer, Serving
@@ -111,7 +112,7 @@ class Starts:
         known = self.profiles.of(blank.image_id, blank.platform, blank.image)
         if known is None:
             return False
-        contents = {number: layer.content for number, layer in enumerate(layers) if layer.content is not None}
+        contents = {number: one.content for number, one in enumerate(layers) if isinstance(one.content, LazyContent)}
         trees = [layer.served.tree for layer in layers]
         ranges = place(trees, known.ranges)
         if not ranges:
@@ -122,7 +123,8 @@ class Starts:
             ranges = tuple(
                 one for one in ranges if (there := held[one.layer]) is None or not there.parts(one.start, one.end)
             )
-        tables = [layer.content.table if layer.content is not None else None for layer in layers]
+        # What an update does not take from an older image is fetched by its chunks, in completion or when it is read.
+        tables = [one.content.table if isinstance(one.content, LazyContent) else None for one in layers]
         runs = runs_of(tables, ranges)
         self._ahead.start(contents, runs, payload.wait_for_end if payload is not None else lambda: None)
         return bool(runs)

@@ -367,7 +367,7 @@ class Claims:
         self._place = next(self._places, None)
         self.false: int | None = None
 
-    def take(self, position: int, piece: bytes) -> None:
+    def take(self, position: int, piece: bytes | memoryview) -> None:
         """Take the tar's bytes from `position` on."""
         end = position + len(piece)
         while self._place is not None and self.false is None:
@@ -379,7 +379,7 @@ class Claims:
                 return
             self._place = next(self._places, None)
 
-    def _compare(self, start: int, right: bytes, offset: int) -> None:
+    def _compare(self, start: int, right: bytes | memoryview, offset: int) -> None:
         # Block by block: what did not come, or was lost since, was not shown.
         for at in range(offset - offset % BLOCK, offset + len(right), BLOCK):
             first, last = max(at, offset), min(at + BLOCK, offset + len(right))

@@ -16,10 +16,13 @@ from edge.images.soci.manifests import (
     OCI_INDEX,
     OCI_MANIFEST,
     PREFETCH_MEDIA_TYPE,
+    RECIPE_HEAD,
+    RECIPE_MEDIA_TYPE,
     ZTOC_MEDIA_TYPE,
     Descriptor,
     IndexVersion,
     PrefetchEntry,
+    RecipeEntry,
     SociIndex,
     ZtocEntry,
     annotate_manifest,
@@ -51,6 +54,8 @@ ZTOCS: Final = (
 PREFETCHES: Final = (PrefetchEntry(Descriptor(PREFETCH_MEDIA_TYPE, digest("3"), 7), digest("b")),)
 V1: Final = SociIndex(IndexVersion.V1, ZTOCS, PREFETCHES, SUBJECT)
 V2: Final = SociIndex(IndexVersion.V2, ZTOCS, PREFETCHES)
+RECIPES: Final = (RecipeEntry(Descriptor(RECIPE_MEDIA_TYPE, digest("4"), 900), digest("b"), 200, digest("5")),)
+COMPACT: Final = SociIndex(IndexVersion.COMPACT, ZTOCS, (), SUBJECT, recipes=RECIPES)
 
 
 def encoded(document: Any) -> bytes:
@@ -90,7 +95,7 @@ def test_an_index_has_the_bytes_that_soci_writes() -> None:
     assert write_index(SociIndex(IndexVersion.V1, ZTOCS[1:], subject=SUBJECT)) == encoded(expected)
 
 
-@pytest.mark.parametrize("index", [V1, V2, SociIndex(IndexVersion.V2, (), annotations={})])
+@pytest.mark.parametrize("index", [V1, V2, COMPACT, SociIndex(IndexVersion.V2, (), annotations={})])
 def test_an_index_that_is_written_is_read_again(index: SociIndex) -> None:
     assert read_index(write_index(index)) == index
 
@@ -104,6 +109,21 @@ def test_characters_that_go_escapes_are_escaped() -> None:
 def test_the_ztoc_of_a_layer_is_found_and_small_layers_have_none() -> None:
     assert V2.ztoc_of(digest("c")) == ZTOCS[1]
     assert V2.ztoc_of(digest("d")) is None
+
+
+def test_the_recipe_of_a_layer_is_found() -> None:
+    assert COMPACT.recipe_of(digest("b")) == RECIPES[0]
+    assert COMPACT.recipe_of(digest("c")) is None
+
+
+@pytest.mark.parametrize(
+    "head", ["", "200", f"-1 {digest('5')}", f"901 {digest('5')}", "200 sha256:5", f"x {digest('5')}"]
+)
+def test_a_recipe_whose_head_is_none_is_refused(head: str) -> None:
+    document = json.loads(write_index(COMPACT))
+    document["layers"][-1]["annotations"][RECIPE_HEAD] = head
+    with pytest.raises(InvalidInputError):
+        read_index(encoded(document))
 
 
 def test_an_index_of_an_old_tool_has_no_span_size() -> None:
